@@ -1,0 +1,623 @@
+/* See g.h. */
+#include "g.h"
+
+struct runtime rt;
+struct g_hooks g_hooks;
+__thread worker *g_worker;
+__thread G *g_thread;
+
+const char *const wait_reason_names[WHY_COUNT] = {
+    [WHY_NONE] = "", [WHY_SEND] = "chan send", [WHY_RECV] = "chan receive", [WHY_SELECT] = "select",
+    [WHY_SELECT_EMPTY] = "select (no cases)", [WHY_SLEEP] = "sleep", [WHY_JOIN] = "join",
+    [WHY_MUTEX] = "mutex lock", [WHY_SEMAPHORE] = "semaphore acquire",
+    [WHY_WAITGROUP] = "wait group", [WHY_FOREVER] = "for ever", [WHY_UNWIND] = "unwinding the others",
+    [WHY_IDLE] = "idle",
+};
+
+enum {
+    NEXT_STREAK = 32,      /* so many picks of `next` in a row, then the queue has its turn */
+    LOOK_AROUND = 61,      /* every so many picks look at timers, poller and shared queue first */
+    KILLS = 1000,          /* a killed goroutine that catches GoroutineExit so often is abandoned */
+    ID_BLOCK = 64,
+    BASE_GAP = 16 * 1024,  /* main parks in about the same depth as it was found: nothing to copy */
+};
+
+/* --- who am I ---------------------------------------------------------------------------------- */
+G *g_self(void) {
+    G *g = g_self_quick();
+    if (LIKELY(g != NULL)) return g;
+    if (ps_finalizing()) {
+        PyErr_SetString(PyExc_RuntimeError, "gofer can not be used any more: the interpreter is exiting");
+        return NULL;
+    }
+    worker *w = g_hooks.attach();
+    return w ? w->cur : g_thread;
+}
+
+static uint64_t new_id(worker *w) {
+    if (!w) return atomic_fetch_add(&rt.ids, 1) + 1;
+    if (UNLIKELY(w->next_id == w->last_id)) {
+        w->next_id = atomic_fetch_add(&rt.ids, ID_BLOCK) + 1;
+        w->last_id = w->next_id + ID_BLOCK;
+    }
+    return w->next_id++;
+}
+
+/* --- where a go statement stands -------------------------------------------------------------------- */
+static NOINLINE const site *site_find(worker *w, PyCodeObject *code, int lasti) {
+    site *s;
+    for (s = w->sites; s; s = s->next)
+        if (s->code == code && s->lasti == lasti) return w->last_site = s;
+    if (!(s = mem_alloc(sizeof *s))) return NULL;
+    *s = (site){ (PyCodeObject *)Py_NewRef(code), lasti, w->sites };
+    w->sites = s;
+    return w->last_site = s;
+}
+
+const site *g_site_here(worker *w) {
+    int lasti;
+    pyframe *next;
+    PyCodeObject *code = ps_read_frame(ps_current_frame(w->ts), &lasti, &next);
+    if (!code) return NULL;
+    const site *s = w->last_site;
+    return LIKELY(s && s->code == code && s->lasti == lasti) ? s : site_find(w, code, lasti);
+}
+
+/* --- making and unmaking --------------------------------------------------------------------------------- */
+static void init_references(G *g) {
+#ifdef Py_GIL_DISABLED
+    /* Goroutines end on other threads than they were made on.  Counting them without an owner from the
+       start is one atomic operation each; giving the reference back to its owner is a queue. */
+    g->ob_base.ob_tid = 0;
+    g->ob_base.ob_ref_local = 0;
+    g->ob_base.ob_ref_shared = _Py_REF_SHARED(1, _Py_REF_MERGED);
+#else
+    (void)g;
+#endif
+}
+
+static G *g_alloc(worker *w, enum g_kind kind) {
+    G *g;
+    if (kind == KIND_TASK) {
+        if (!(g = PyObject_GC_New(G, &Task_Type))) return NULL;
+        memset((char *)g + offsetof(G, next), 0, sizeof *g - offsetof(G, next));
+    } else if (w && LIKELY((g = w->free) != NULL)) {
+        w->free = g->next;
+        w->n_free--;
+        PyObject_Init((PyObject *)g, &Goroutine_Type);
+    } else {
+        if (!(g = PyObject_Malloc(sizeof *g))) { PyErr_NoMemory(); return NULL; }
+        PyObject_Init((PyObject *)g, &Goroutine_Type);
+        memset((char *)g + offsetof(G, next), 0, sizeof *g - offsetof(G, next));
+    }
+    init_references(g);
+    g->kind = (uint8_t)kind;
+    g->state = G_NEW;
+    g->w.g = g;
+    waitq_init(&g->joiners);
+    return g;
+}
+
+/* tp_dealloc of Goroutine and Task, after their own fields: it is dead, or was never queued. */
+void g_free(G *g) {
+    worker *w = g_worker;
+    if (g->kind == KIND_TASK) { PyObject_GC_Del(g); return; }
+    if (!w || w->n_free >= POOL_KEEP) { PyObject_Free(g); return; }
+    if (HOSTILE) memset((char *)g + offsetof(G, next), POISON, sizeof *g - offsetof(G, next));
+    memset((char *)g + offsetof(G, next), 0, sizeof *g - offsetof(G, next));
+    g->next = w->free;
+    w->free = g;
+    w->n_free++;
+}
+
+static void drop_call(G *g) {
+    if (!g->args) return;
+    PyObject **args = g->args;
+    Py_ssize_t n = g->nargs + (g->kwnames ? PyTuple_GET_SIZE(g->kwnames) : 0);
+    fnref fn = g->fn;
+    g->args = NULL;
+    for (Py_ssize_t i = 0; i < n; i++) Py_DECREF(args[i]);
+    fnref_close(fn);
+    Py_CLEAR(g->kwnames);
+    if (args != g->inline_args + 1) mem_free(args - 1);
+}
+
+G *g_new(enum g_kind kind, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
+    G *self = g_self();
+    if (!self) return NULL;
+    worker *w = g_worker;
+    G *g = g_alloc(w, kind);
+    if (!g) return NULL;
+    PyObject *fn = args[0];
+    Py_ssize_t n = nargs - 1 + (kwnames ? PyTuple_GET_SIZE(kwnames) : 0);
+    PyObject **copy = g->inline_args + 1;
+    if (UNLIKELY(n > ARGS_INLINE)) {
+        copy = mem_alloc((size_t)(n + 1) * sizeof *copy);
+        if (!copy) { Py_DECREF(g); PyErr_NoMemory(); return NULL; }
+        copy++;
+    }
+    for (Py_ssize_t i = 0; i < n; i++) copy[i] = Py_NewRef(args[1 + i]);
+    g->args = copy;
+    g->nargs = (uint32_t)(nargs - 1);
+    g->kwnames = Py_XNewRef(kwnames);
+    g->fn = fnref_new(fn);
+    PyThreadState *ts = w ? w->ts : PyThreadState_Get();
+    if (UNLIKELY(ts->context != NULL) && !(g->context = PyContext_CopyCurrent())) {
+        Py_DECREF(g);
+        return NULL;
+    }
+    g->id = new_id(w);
+    g->parent = self->id;
+    g->run = g_is_foreign(self) ? rt.run : self->run;
+    if (w) {
+        g->site = g_site_here(w);
+        g->since = w->now;
+        if (UNLIKELY(relaxed_load(&self->pending) & P_KILL)) relaxed_store(&g->pending, P_KILL);
+    }
+    return g;
+}
+
+/* tp_dealloc's first half: what a goroutine still owns. */
+void g_clear(G *g) {
+    drop_call(g);
+    Py_CLEAR(g->context);
+    Py_CLEAR(g->at_end_arg);
+    Py_CLEAR(g->name);
+    Py_CLEAR(g->result);
+    Py_CLEAR(g->exception);
+}
+
+void g_discard(G *g) { Py_DECREF(g); }
+
+int g_spawn(G *g) {
+    worker *w = g_worker;
+    Py_INCREF(g);                        /* the runtime's, until it is dead */
+    if (UNLIKELY(!w)) {
+        if (g_hooks.spawn_foreign(g) == 0) return 0;
+        Py_DECREF(g);
+        return -1;
+    }
+    w->spawned++;
+    w->alive++;
+    g_queue_fresh(w, g);
+    g_hooks.spawned(w);
+    return 0;
+}
+
+/* --- run queues --------------------------------------------------------------------------------------------- */
+void g_queue_fresh(worker *w, G *g) {
+    lock_acquire(&w->fresh_lock);
+    g->stamp = w->stamp++;
+    gqueue_push(&w->fresh, g);
+    lock_release(&w->fresh_lock);
+}
+
+static void queue_ready(worker *w, G *g) {
+    g->state = G_RUNNABLE;
+    g->stamp = w->stamp++;
+    gqueue_push(&w->ready, g);
+}
+
+void g_drain(worker *w) {
+    G *newest = atomic_exchange(&w->inbox, NULL), *oldest = NULL;
+    while (newest) {                     /* turn it round: first come, first served */
+        G *g = newest;
+        newest = g->next;
+        g->next = oldest;
+        oldest = g;
+    }
+    while (oldest) {
+        G *g = oldest;
+        oldest = g->next;
+        queue_ready(w, g);
+    }
+}
+
+static G *pick_queued(worker *w) {
+    G *r = w->ready.head;
+    if (gqueue_len(&w->fresh)) {
+        lock_acquire(&w->fresh_lock);
+        G *f = w->fresh.head;
+        if (f && (!r || (int32_t)(f->stamp - r->stamp) < 0)) {
+            gqueue_pop(&w->fresh);
+            lock_release(&w->fresh_lock);
+            return f;
+        }
+        lock_release(&w->fresh_lock);
+    }
+    return gqueue_pop(&w->ready);
+}
+
+G *g_pick(worker *w) {
+    if (relaxed_load(&w->inbox)) g_drain(w);
+    G *g = w->next;
+    if (g) {
+        w->next = NULL;
+        if (LIKELY(w->streak++ < NEXT_STREAK)) return g;
+        queue_ready(w, g);
+    }
+    w->streak = 0;
+    return pick_queued(w);
+}
+
+static inline G *pick(worker *w) {
+    if (LIKELY(++w->tick % LOOK_AROUND != 0)) {
+        G *g = g_pick(w);
+        if (LIKELY(g != NULL)) return g;
+    }
+    return g_hooks.find(w);
+}
+
+/* Puts back what pick returned, first in line again. */
+static void unpick(worker *w, G *g) {
+    if (g->state == G_NEW) {
+        lock_acquire(&w->fresh_lock);
+        g->stamp = w->fresh.head ? w->fresh.head->stamp - 1 : w->stamp;
+        gqueue_push_front(&w->fresh, g);
+        lock_release(&w->fresh_lock);
+    } else {
+        g->stamp = w->ready.head ? w->ready.head->stamp - 1 : w->stamp;
+        gqueue_push_front(&w->ready, g);
+    }
+}
+
+/* Takes g out of its own worker's queues; true when it was there. */
+static bool unqueue(worker *w, G *g) {
+    g_drain(w);
+    if (w->next == g) { w->next = NULL; return true; }
+    gqueue rest = { 0 };
+    bool found = false;
+    for (G *x; (x = gqueue_pop(&w->ready)); )
+        if (x == g) found = true;
+        else gqueue_push(&rest, x);
+    w->ready = rest;
+    return found;
+}
+
+void g_ready(G *g) {
+    worker *w = g->worker;
+    if (LIKELY(w == g_worker && w)) {
+        if (!w->next) { g->state = G_RUNNABLE; w->next = g; }
+        else queue_ready(w, g);
+        return;
+    }
+    if (!w) { PyThread_release_lock(g->thread); return; }
+    G *head = relaxed_load(&w->inbox);
+    do g->next = head; while (!atomic_compare_exchange_weak(&w->inbox, &head, g));
+    if (atomic_load(&w->sleeping)) g_hooks.ring(w);
+}
+
+static int raise_interrupt(G *g);
+static void interrupt_again(void);
+
+/* --- switching ------------------------------------------------------------------------------------------------ */
+static void g_main(void);
+
+/* Runs on the auxiliary stack. */
+static char *transfer(void *arg, char *sp) {
+    worker *w = arg;
+    G *from = w->from, *to = w->cur;
+    if (from) stack_save(&from->slice, &from->ps, w->base, sp);
+    if (UNLIKELY(!to->slice.sp)) return switch_start(w->base, g_main);
+    stack_restore(&to->slice, &to->ps);
+    return to->slice.sp;
+}
+
+/* Makes the thread state that of `to`: no Python code from here until its stack is in place. */
+static inline void become(worker *w, G *to, _PyStackChunk *root) {
+    w->switches++;
+    w->cur = to;
+    if (to->state == G_NEW) {
+        to->worker = w;
+        to->root = root ? root : chunk_take(&w->pool);
+        to->slice.sp = NULL;
+        ring_insert_before(&w->all, &to->all);
+        PyObject *context = to->context;
+        to->context = NULL;
+        ps_start(&to->ps, w->ts, to->root, context, w->c_depth);
+    } else ps_load(&to->ps, w->ts);
+    to->state = G_RUNNING;
+}
+
+/* false: no memory to leave this stack, nothing has happened */
+static NOINLINE bool switch_to(worker *w, G *from, G *to) {
+    if (UNLIKELY(!stack_reserve(&w->pool, &from->slice, w->base, switch_sp()))) return false;
+    ps_save(&from->ps, w->ts);
+    w->from = from;
+    become(w, to, NULL);
+    switch_call(w, w->aux, transfer);
+    /* somebody came back to us */
+    ps_resumed(&from->ps, w->ts);
+    return true;
+}
+
+/* A goroutine that ends is still the current one until its successor is in place, and dropping the last
+   reference to a Task may run Python code.  So it is buried, and dropped by whoever next can. */
+static void bury(worker *w, G *g) {
+    g->next = w->graveyard;
+    w->graveyard = g;
+}
+
+static NOINLINE void reap(worker *w) {
+    for (G *g; (g = w->graveyard); ) {
+        w->graveyard = g->next;
+        Py_DECREF(g);
+    }
+}
+
+static NOINLINE void hostile_moment(worker *w) {
+    if (rng_below(&w->rng, 64) == 0 && !w->collecting) PyGC_Collect();
+}
+
+void g_settle_slow(G *g) {
+    worker *w = g->worker;
+    if (w->graveyard) reap(w);
+    if (UNLIKELY(relaxed_load(&g->pending) & P_INTERRUPT)) interrupt_again();
+    if (HOSTILE) hostile_moment(w);
+}
+
+/* --- what interferes with waiting ---------------------------------------------------------------------- */
+static int refuse_collector(void) {
+    PyErr_SetString(PyExc_RuntimeError,
+                    "a goroutine can not wait inside the garbage collector (a finalizer or gc callback): "
+                    "nothing else could be collected until it went on; use go() to wait elsewhere");
+    return -1;
+}
+
+/* Runs in the main thread between two bytecodes; goroutine 1 may not be the one that runs. */
+static int deliver_interrupt(void *unused) {
+    (void)unused;
+    G *g = g_self_quick();
+    if (!g || g != rt.main || !(relaxed_load(&g->pending) & P_INTERRUPT)) return 0;
+    return raise_interrupt(g);
+}
+
+static void interrupt_again(void) { Py_AddPendingCall(deliver_interrupt, NULL); }
+
+static int raise_interrupt(G *g) {
+    lock_acquire(&rt.lock);
+    PyObject *exc = rt.interrupt;
+    rt.interrupt = NULL;
+    word_clear_bits(&g->pending, P_INTERRUPT);
+    lock_release(&rt.lock);
+    if (!exc) return 0;
+    PyErr_SetObject((PyObject *)Py_TYPE(exc), exc);
+    Py_DECREF(exc);
+    return -1;
+}
+
+void g_interrupt_main(PyObject *exc) {
+    G *g = rt.main;
+    lock_acquire(&rt.lock);
+    PyObject *old = rt.interrupt;
+    rt.interrupt = exc;
+    lock_release(&rt.lock);
+    Py_XDECREF(old);
+    if (!g) return;
+    g_disturb(g, P_INTERRUPT, W_INTERRUPT);
+    interrupt_again();
+}
+
+void g_disturb(G *g, uint8_t bits, enum wake why) {
+    word_set_bits(&g->pending, bits);
+    if (g_claim(g, why)) g_ready(g);
+}
+
+/* It catches GoroutineExit again and again: leave it where it stands. */
+static void abandon(G *g) {
+    worker *w = g->worker;
+    g->abandoned = true;
+    w->alive--;
+    relaxed_store(&g->wait, W_ABANDONED);
+    g_park(g, WHY_FOREVER, NULL);
+    Py_FatalError("gofer: an abandoned goroutine was resumed");
+}
+
+static NOINLINE int pending_error(G *g) {
+    uint8_t bits = relaxed_load(&g->pending);
+    if (bits & P_KILL) {
+        if (g->worker && ++g->kills > KILLS && g != g->worker->host) abandon(g);
+        PyErr_SetNone(rt.errors.exit);
+        return -1;
+    }
+    if ((bits & P_INTERRUPT) && raise_interrupt(g) < 0) return -1;
+    if (bits & P_CANCEL) {
+        PyErr_SetNone(rt.errors.cancelled);
+        return -1;
+    }
+    return 0;
+}
+
+int g_wait_begin(G *g) {
+    if (UNLIKELY(relaxed_load(&g->pending)) && pending_error(g) < 0) return -1;
+    if (UNLIKELY(g->worker && g->worker->collecting)) return refuse_collector();
+    word_publish(&g->wait, W_WAITING);
+#if GOFER_FREE_THREADED
+    if (UNLIKELY(atomic_load(&g->pending)) && !word_move(&g->wait, W_WAITING, W_NONE)) {
+        /* claimed before we could take it back: the claimer makes us ready, which must be consumed */
+        enum wake why = g_park(g, WHY_NONE, NULL);
+        return g_wake_error(g, why) < 0 ? -1 : g_wait_begin(g);
+    } else if (UNLIKELY(relaxed_load(&g->wait) == W_NONE)) return g_wait_begin(g);
+#endif
+    return 0;
+}
+
+static PyObject *deadlock_error(void) {
+    PyObject *e = PyObject_CallFunction(rt.errors.deadlock, "s", "all goroutines are asleep - deadlock!");
+    if (!e || !rt.deadlock_notes) return e;
+    PyObject *notes = PyObject_CallNoArgs(rt.deadlock_notes);
+    if (!notes || PyObject_SetAttrString(e, "__notes__", notes) < 0) PyErr_WriteUnraisable(e);
+    Py_XDECREF(notes);
+    return e;
+}
+
+int g_wake_error(G *g, enum wake why) {
+    PyObject *e;
+    g_settle(g);
+    switch (why) {
+    case W_SIGNAL:
+        return PyErr_CheckSignals();
+    case W_KILL: case W_CANCEL: case W_INTERRUPT:
+        return pending_error(g);
+    case W_DEADLOCK:
+        if ((e = deadlock_error())) {
+            PyErr_SetObject(rt.errors.deadlock, e);
+            Py_DECREF(e);
+        }
+        return -1;
+    case W_NOMEM:
+        PyErr_NoMemory();
+        return -1;
+    default:
+        Py_FatalError("gofer: a goroutine was woken for no reason");
+    }
+}
+
+/* --- parking ----------------------------------------------------------------------------------------------------- */
+static NOINLINE enum wake park_thread(G *g) {
+    for (;;) {
+        PyLockStatus s;
+        Py_BEGIN_ALLOW_THREADS
+        s = PyThread_acquire_lock_timed(g->thread, -1, 1);
+        Py_END_ALLOW_THREADS
+        if (s == PY_LOCK_ACQUIRED) break;
+        if (word_move(&g->wait, W_WAITING, W_SIGNAL)) break;    /* nobody will release the lock now */
+    }
+    enum wake why = relaxed_load(&g->wait);
+    relaxed_store(&g->wait, W_NONE);
+    g->state = G_RUNNING;
+    return why;
+}
+
+/* No memory for the slice.  If nobody has claimed us, nobody will; if somebody has, we are on our way
+   into our own queue. */
+static NOINLINE enum wake park_in_place(worker *w, G *g, G *next) {
+    unpick(w, next);
+    if (word_move(&g->wait, W_WAITING, W_NOMEM)) return W_NOMEM;
+    while (!unqueue(w, g)) {}
+    return relaxed_load(&g->wait);
+}
+
+enum wake g_park(G *g, enum wait_reason reason, PyObject *on) {
+    g->why = (uint8_t)reason;
+    g->on = on;
+    g->state = G_WAITING;
+    worker *w = g->worker;
+    if (UNLIKELY(!w)) return park_thread(g);
+    g->since = w->now;
+    G *next = pick(w);
+    enum wake why;
+    if (UNLIKELY(next != g && !switch_to(w, g, next))) why = park_in_place(w, g, next);
+    else why = relaxed_load(&g->wait);
+    g->state = G_RUNNING;
+    g->on = NULL;
+    relaxed_store(&g->wait, W_NONE);
+    return why;
+}
+
+int g_yield(G *g) {
+    worker *w = g->worker;
+    if (UNLIKELY(relaxed_load(&g->pending) && pending_error(g) < 0)) return -1;
+    if (UNLIKELY(!w)) {
+        Py_BEGIN_ALLOW_THREADS
+        sched_yield();
+        Py_END_ALLOW_THREADS
+        return 0;
+    }
+    if (UNLIKELY(w->collecting)) return refuse_collector();
+    queue_ready(w, g);
+    G *next = pick(w);
+    if (next != g && UNLIKELY(!switch_to(w, g, next))) {
+        unpick(w, next);
+        unqueue(w, g);
+    }
+    g->state = G_RUNNING;
+    g_settle(g);
+    return UNLIKELY(relaxed_load(&g->pending)) ? pending_error(g) : 0;
+}
+
+/* --- ending ------------------------------------------------------------------------------------------------------- */
+/* Everything that may run Python code, still as the goroutine itself. */
+static void finish_call(G *g, PyObject *result) {
+    if (UNLIKELY(!result)) g_hooks.failed(g);
+    else if (g->kind == KIND_TASK) g->result = result;
+    else Py_DECREF(result);
+    drop_call(g);
+    if (g->at_end) {
+        void (*at_end)(G *, PyObject *) = g->at_end;
+        PyObject *arg = g->at_end_arg;
+        g->at_end = NULL;
+        g->at_end_arg = NULL;
+        at_end(g, arg);
+    }
+}
+
+void g_wake_joiners(G *g) {
+    lock_acquire(&g->lock);
+    g->state = G_DEAD;
+    waitq woken;
+    waitq_init(&woken);
+    for (waiter *x; (x = waitq_claim(&g->joiners)); ) waitq_push(&woken, x);
+    lock_release(&g->lock);
+    for (waiter *x; (x = waitq_first(&woken)); ) {
+        waitq_remove(x);
+        g_ready(x->g);
+    }
+}
+
+/* Runs goroutines at the base of the stack, one after the other in the same C frame and on the same
+   chunk while each next one has not started either. */
+static void g_main(void) {
+    worker *w = g_worker;
+    for (;;) {
+        G *g = w->cur;
+        PyObject *result;
+        if (UNLIKELY(w->graveyard != NULL)) reap(w);
+        if (UNLIKELY(relaxed_load(&g->pending) & P_KILL)) result = Py_NewRef(Py_None);
+        else result = PyObject_Vectorcall(fnref_get(g->fn), g->args,
+                                          g->nargs | PY_VECTORCALL_ARGUMENTS_OFFSET, g->kwnames);
+        finish_call(g, result);
+        PyThreadState *ts = w->ts;
+        while (UNLIKELY(ts->context != NULL)) Py_CLEAR(ts->context);
+        if (UNLIKELY(g->root == NULL)) g->root = ts->datastack_chunk;
+        assert(ts->datastack_chunk == g->root);
+
+        ring_remove(&g->all);
+        if (!g->abandoned) w->alive--;
+        g_wake_joiners(g);
+        _PyStackChunk *root = g->root;
+        g->root = NULL;
+        G *next = pick(w);
+        if (LIKELY(next->state == G_NEW)) {
+            next->slice = g->slice;
+            g->slice = (slice){ 0 };
+            become(w, next, root);
+            Py_DECREF(g);
+            continue;
+        }
+        bury(w, g);
+        w->from = NULL;
+        become(w, next, NULL);
+        if (root) chunk_drop(&w->pool, root);
+        stack_release(&w->pool, &g->slice);
+        switch_call(w, w->aux, transfer);
+        Py_UNREACHABLE();
+    }
+}
+
+/* --- the thread's own stack as a goroutine ------------------------------------------------------------ */
+NOINLINE int g_adopt_thread(worker *w) {
+    uintptr_t here = (uintptr_t)__builtin_frame_address(0);
+    G *g = g_alloc(NULL, KIND_HOST);
+    if (!g) return -1;
+    w->ts = PyThreadState_Get();
+    w->base = (char *)((here - BASE_GAP) & ~(uintptr_t)63);
+    w->c_depth = ps_c_depth(w->ts);
+    g->worker = w;
+    g->state = G_RUNNING;
+    ring_insert_before(&w->all, &g->all);
+    w->host = w->cur = g;
+    g_worker = w;
+    pool_use(&w->pool);
+    return 0;
+}

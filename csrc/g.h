@@ -1,0 +1,305 @@
+/* The goroutine: what it is, how it starts, parks, is made ready and ends.
+
+   States, and who may change them:
+
+       NEW ----start----> RUNNING <---pick--- RUNNABLE        its worker
+                             |  \                 ^
+                          (park) (yield)----------+           its worker
+                             v                    |
+                          WAITING ---ready--------+           whoever claimed the wait word
+                          RUNNING ---end---> DEAD             its worker
+
+   The wait word decides races.  A goroutine that is about to wait
+     1. sets it to W_WAITING (g_wait_begin), 2. publishes a waiter under the object's lock,
+     3. releases the lock and parks.
+   Whoever wants to wake it (a sender, an unlock, a timer, a cancellation) first claims it: moves the
+   word from W_WAITING to the reason.  Exactly one succeeds, and only that one may hand over a value and
+   call g_ready, once.  A goroutine woken by anything but its object (W_READY) finds its waiter still
+   published, or popped by somebody whose claim failed; it takes the object's lock and unlinks it.
+
+   What must stay true:
+   - A goroutine that has started never changes its worker.  Making it ready from another thread puts it
+     into its worker's inbox, so nobody can resume one whose slice is not saved yet.
+   - Each goroutine is in exactly one place: a fresh queue, a ready queue, an inbox, one or more wait
+     queues, or a CPU.  Its runtime owns one reference to it until it is dead.
+   - worker->cur and the PyThreadState change together, with nothing between that could detach.
+   - A waiter lies on the heap, never in a slice.
+   - A thread that is no worker waits through a G of its own (g->worker is NULL, g->thread is set). */
+#ifndef GOFER_G_H
+#define GOFER_G_H
+
+#include "base.h"
+#include "stack.h"
+#include "pystate.h"
+
+typedef struct G G;
+typedef struct worker worker;
+
+enum g_state { G_NEW, G_RUNNABLE, G_RUNNING, G_WAITING, G_DEAD };
+
+enum wake {                      /* the wait word */
+    W_NONE, W_WAITING,
+    W_READY,                     /* by the object waited for */
+    W_CANCEL, W_KILL,            /* Cancelled, GoroutineExit */
+    W_INTERRUPT,                 /* an exception for goroutine 1 lies in rt.interrupt */
+    W_SIGNAL,                    /* goroutine 1: run the signal handlers, then wait on */
+    W_DEADLOCK,                  /* goroutine 1 */
+    W_NOMEM,                     /* no memory for the slice: it could not park */
+    W_ABANDONED,                 /* will never run again */
+};
+
+enum {                           /* what lies pending for a goroutine's next wait */
+    P_CANCEL = 1, P_KILL = 2, P_INTERRUPT = 4,
+};
+
+enum g_kind { KIND_GO, KIND_TASK, KIND_HOST, KIND_THREAD };
+
+enum wait_reason {
+    WHY_NONE, WHY_SEND, WHY_RECV, WHY_SELECT, WHY_SELECT_EMPTY, WHY_SLEEP, WHY_JOIN, WHY_MUTEX,
+    WHY_SEMAPHORE, WHY_WAITGROUP, WHY_FOREVER, WHY_UNWIND, WHY_IDLE, WHY_COUNT
+};
+extern const char *const wait_reason_names[WHY_COUNT];
+
+/* One entry of a wait queue. */
+typedef struct waiter {
+    node link;                   /* first; valid while queued */
+    G *g;
+    PyObject *value;             /* a sender's: owned until taken; a receiver's: put here by the sender */
+    Py_ssize_t n;                /* select: the case; semaphore: how many */
+    bool queued, ok;
+} waiter;
+
+typedef struct waitq { node ring; } waitq;      /* first come, first served */
+
+static inline void waitq_init(waitq *q) { ring_init(&q->ring); }
+static inline bool waitq_empty(const waitq *q) { return ring_alone(&q->ring); }
+static inline void waitq_push(waitq *q, waiter *w) {
+    w->queued = true;
+    ring_insert_before(&q->ring, &w->link);
+}
+static inline void waitq_push_front(waitq *q, waiter *w) {
+    w->queued = true;
+    ring_insert_before(q->ring.next, &w->link);
+}
+static inline void waitq_remove(waiter *w) {
+    if (w->queued) { ring_remove(&w->link); w->queued = false; }
+}
+static inline waiter *waitq_first(const waitq *q) {
+    return waitq_empty(q) ? NULL : (waiter *)q->ring.next;
+}
+
+enum { ARGS_INLINE = 3 };
+
+/* The Python object Goroutine (and Task, and the hidden host of a worker) is the goroutine itself. */
+struct G {
+    PyObject_HEAD
+    /* hot: queueing and switching */
+    G *next;                     /* in a run queue or inbox */
+    worker *worker;              /* NULL until it starts, and for a thread */
+    slice slice;
+    pystate ps;
+    _PyStackChunk *root;
+    word_t wait, pending;
+    uint8_t state, kind, why;
+    bool abandoned, seen;
+    uint16_t kills;
+    uint32_t stamp;              /* order among the queues of a worker */
+    waiter w;                    /* for everything but select */
+    waiter *woken;               /* select: which of its waiters was served */
+    int64_t since;               /* when it began to wait, by its worker's clock */
+    PyObject *on;                /* what it waits for: borrowed, its own frames hold it */
+    node all;                    /* its worker's list of started goroutines */
+    /* what it runs */
+    uint32_t nargs, run;         /* run: the call of run() it belongs to */
+    PyObject *kwnames;
+    fnref fn;
+    PyObject **args;             /* args[-1] is free for the callee; points at inline_args or the heap */
+    PyObject *inline_args[1 + ARGS_INLINE];
+    PyObject *context;           /* to start with */
+    void (*at_end)(G *, PyObject *);
+    PyObject *at_end_arg;        /* owned */
+    /* who it is */
+    uint64_t id, parent;
+    const struct site *site;     /* where it was started; never freed */
+    PyObject *name;
+    lock_t lock;                 /* guards state == DEAD against joiners */
+    waitq joiners;
+    /* Task and thread only */
+    PyObject *result, *exception;
+    PyThread_type_lock thread;   /* where a foreign thread sleeps */
+};
+
+/* Where a go statement stands: one record each, kept for ever. */
+typedef struct site { PyCodeObject *code; int lasti; struct site *next; } site;
+
+typedef struct gqueue { G *head, *tail; uint32_t n; } gqueue;
+
+static inline void gqueue_push(gqueue *q, G *g) {
+    g->next = NULL;
+    if (q->tail) q->tail->next = g; else q->head = g;
+    q->tail = g;
+    relaxed_store((_Atomic(uint32_t) *)&q->n, q->n + 1);
+}
+static inline void gqueue_push_front(gqueue *q, G *g) {
+    g->next = q->head;
+    q->head = g;
+    if (!q->tail) q->tail = g;
+    relaxed_store((_Atomic(uint32_t) *)&q->n, q->n + 1);
+}
+static inline G *gqueue_pop(gqueue *q) {
+    G *g = q->head;
+    if (g) {
+        if (!(q->head = g->next)) q->tail = NULL;
+        relaxed_store((_Atomic(uint32_t) *)&q->n, q->n - 1);
+    }
+    return g;
+}
+static inline uint32_t gqueue_len(const gqueue *q) {       /* a hint, without the lock */
+    return relaxed_load((_Atomic(uint32_t) *)&q->n);
+}
+
+struct timers;
+struct poller;
+
+/* A thread that runs goroutines.  Other threads touch `fresh` (under its lock), `inbox`, `sleeping`,
+   `stop`, `kill` and the timers (under their lock); the rest is its own. */
+struct worker {
+    G *cur;
+    PyThreadState *ts;
+    G *from;                     /* during a switch: whose slice to save */
+    char *base, *aux;
+    /* run queues: `next`, then by stamp */
+    G *next;
+    gqueue ready;                /* started goroutines */
+    uint32_t stamp, tick, streak;
+    gqueue fresh;                /* not started: may be stolen */
+    lock_t fresh_lock;
+    _Atomic(G *) inbox;          /* made ready by other threads, newest first */
+    _Atomic(uint8_t) sleeping;   /* in its poller, or about to be: ring the bell */
+    _Atomic(uint8_t) stop, kill; /* requests */
+    int64_t now;                 /* clock, as of the last look at the timers */
+    struct timers *timers;
+    struct poller *poller;
+    pool pool;
+    G *graveyard;                /* ended, reference not dropped yet */
+    G *free;                     /* dead Goroutine objects */
+    uint32_t n_free;
+    node all;
+    G *host;                     /* what the thread did before: goroutine 1, or the thread's own bottom */
+    uint64_t next_id, last_id;   /* ids come in blocks */
+    site *sites;
+    const site *last_site;
+    uint64_t rng;
+    int c_depth;
+    int index;
+    bool is_main_thread, collecting, retired;
+    uint32_t run;
+    /* counters */
+    int64_t alive;               /* started minus ended here; only the sum over workers means something */
+    uint64_t switches, spawned, stolen, sleeps;
+};
+
+/* What the scheduler (sched.c) supplies to this room. */
+extern struct g_hooks {
+    G *(*find)(worker *);                  /* nothing to run here: look elsewhere, sleep; never NULL */
+    void (*spawned)(worker *);             /* something was put where others may take it */
+    void (*ring)(worker *);                /* wake a sleeping worker */
+    worker *(*attach)(void);               /* this thread uses the runtime for the first time */
+    int (*spawn_foreign)(G *);             /* from a thread that is no worker */
+    void (*failed)(G *);                   /* an exception escaped; it is set */
+} g_hooks;
+
+/* What both rooms know of the program. */
+extern struct runtime {
+    G *main;                     /* goroutine 1; NULL before the first use */
+    PyObject *interrupt;         /* exception for goroutine 1 */
+    lock_t lock;                 /* guards interrupt */
+    uint32_t run, runs;          /* serial of the call of run() in progress, 0 without; and the last given */
+    _Atomic(uint64_t) ids;       /* last id given out */
+    PyObject *deadlock_notes;    /* callable, or NULL */
+    struct { PyObject *closed, *deadlock, *cancelled, *canceled, *exit; } errors;
+} rt;
+
+extern PyTypeObject Goroutine_Type, Task_Type;
+
+/* --- who am I --------------------------------------------------------------------------------------- */
+extern __thread worker *g_worker __attribute__((tls_model("initial-exec"), visibility("hidden")));
+extern __thread G *g_thread __attribute__((tls_model("initial-exec"), visibility("hidden")));
+
+/* The running goroutine, or this thread's G; NULL before the thread's first use. */
+static inline G *g_self_quick(void) {
+    worker *w = g_worker;
+    return LIKELY(w != NULL) ? w->cur : g_thread;
+}
+/* The same, made when needed (the main thread becomes a worker); NULL with an exception. */
+G *g_self(void);
+
+/* --- starting ----------------------------------------------------------------------------------------- */
+/* A new goroutine for fn(*args), not queued; NULL with an exception.  args as in a vectorcall. */
+G *g_new(enum g_kind kind, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames);
+/* Queues it.  The caller's reference is left alone. */
+int g_spawn(G *g);
+/* Gives up one that was never queued. */
+void g_discard(G *g);
+
+/* --- waiting -------------------------------------------------------------------------------------------- */
+/* Sets the wait word.  -1 with an exception when the goroutine may not wait (cancelled, killed, inside
+   the collector, at exit); nothing is published then. */
+int g_wait_begin(G *g);
+/* Undoes g_wait_begin when the object turned out to be ready before anything was published. */
+static inline void g_wait_cancel(G *g) { relaxed_store(&g->wait, W_NONE); }
+/* Parks until claimed.  Never fails: returns what the claimer wrote, or W_NOMEM. */
+enum wake g_park(G *g, enum wait_reason why, PyObject *on);
+/* After every g_park, once the waiter is unlinked and what it brought is in safe hands: does what had to
+   wait for that (may run Python code, and so park again). */
+void g_settle_slow(G *g);
+static inline void g_settle(G *g) {
+    if (g->worker && UNLIKELY(HOSTILE || g->worker->graveyard || relaxed_load(&g->pending)))
+        g_settle_slow(g);
+}
+/* For a wake other than W_READY, after the waiter has been unlinked (settles as well): 0 to wait again (signals were
+   handled), -1 with the exception to raise. */
+int g_wake_error(G *g, enum wake why);
+
+/* Claims a waiting goroutine. */
+static inline bool g_claim(G *g, enum wake why) { return word_move(&g->wait, W_WAITING, why); }
+/* Makes a goroutine that the caller has claimed runnable, on its own worker or thread. */
+void g_ready(G *g);
+
+/* Takes the first waiter whose goroutine can be claimed; NULL when there is none. */
+static inline waiter *waitq_claim(waitq *q) {
+    for (waiter *w; (w = waitq_first(q)); ) {
+        waitq_remove(w);
+        if (g_claim(w->g, W_READY)) return w;
+    }
+    return NULL;
+}
+
+/* Lets others run; 0, or -1 with an exception (cancelled, killed). */
+int g_yield(G *g);
+
+/* --- ending others ----------------------------------------------------------------------------------------- */
+/* Marks it cancelled or killed and wakes it if it waits.  From any thread. */
+void g_disturb(G *g, uint8_t pending, enum wake why);
+/* Raises exc (stolen) in goroutine 1 at its next chance. */
+void g_interrupt_main(PyObject *exc);
+
+/* --- for the scheduler ----------------------------------------------------------------------------------------- */
+/* Takes over the calling thread: w->host becomes its running goroutine.  -1 with MemoryError. */
+int g_adopt_thread(worker *w);
+/* The next goroutine of this worker's own queues and inbox; NULL when there is none. */
+G *g_pick(worker *w);
+/* Puts a fresh goroutine into the worker's queue. */
+void g_queue_fresh(worker *w, G *g);
+/* Moves everything from the inbox to the ready queue. */
+void g_drain(worker *w);
+void g_wake_joiners(G *g);
+void g_clear(G *g);
+void g_free(G *g);
+/* Frees the G of a thread that ends. */
+void g_thread_free(G *g);
+const site *g_site_here(worker *w);
+
+static inline bool g_is_foreign(const G *g) { return g->kind == KIND_THREAD; }
+
+#endif

@@ -1,0 +1,199 @@
+/* Reading the frames of parked goroutines: for the collector, for dumps.  See pystate.h. */
+#include "pystate.h"
+
+/* --- one reference ---------------------------------------------------------------------------- */
+#if PY_VERSION_HEX >= 0x030F0000
+
+static int visit_ref(_PyStackRef *r, visitproc visit, void *arg) {
+    return PyStackRef_IsNullOrInt(*r) ? 0 : _PyGC_VisitStackRef(r, visit, arg);
+}
+int ps_init(void) { return 0; }
+
+#elif PY_VERSION_HEX >= 0x030E0000
+
+/* 3.14 does not export its visitor.  What that one does: while the collector subtracts references, a
+   deferred reference (which was never counted) is passed over; in every other pass it is visited.  So
+   the two subtracting visitors must be known.  They are learned once, from one collection over two
+   probes: a live object is first visited by visit_decref; an unreachable one that holds itself by
+   visit_decref and then by visit_decref_unreachable.  Any other order means that this collector is not
+   the one we know, and the import fails. */
+#  ifdef Py_GIL_DISABLED
+static visitproc subtracting[2];
+
+typedef struct { PyObject_HEAD PyObject *self; } probe;
+static visitproc seen_live[8], seen_dead[8];
+static int n_live, n_dead;
+
+static int probe_traverse(probe *p, visitproc visit, void *arg) {
+    if (p->self) {
+        if (n_dead < 8) seen_dead[n_dead++] = visit;
+        Py_VISIT(p->self);
+    } else if (n_live < 8) seen_live[n_live++] = visit;
+    return 0;
+}
+static int probe_clear(probe *p) { Py_CLEAR(p->self); return 0; }
+static void probe_dealloc(probe *p) {
+    PyObject_GC_UnTrack(p);
+    Py_XDECREF(p->self);
+    PyObject_GC_Del(p);
+}
+static PyTypeObject Probe_Type = {
+    PyVarObject_HEAD_INIT(NULL, 0)
+    .tp_name = "gofer._core._Probe", .tp_basicsize = sizeof(probe),
+    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
+    .tp_traverse = (traverseproc)probe_traverse, .tp_clear = (inquiry)probe_clear,
+    .tp_dealloc = (destructor)probe_dealloc,
+};
+
+int ps_init(void) {
+    if (PyType_Ready(&Probe_Type) < 0) return -1;
+    probe *live = PyObject_GC_New(probe, &Probe_Type);
+    if (!live) return -1;
+    probe *dead = PyObject_GC_New(probe, &Probe_Type);
+    if (!dead) { live->self = NULL; Py_DECREF(live); return -1; }
+    live->self = NULL;
+    dead->self = (PyObject *)dead;       /* the cycle takes over the only reference */
+    PyObject_GC_Track(live);
+    PyObject_GC_Track(dead);
+    n_live = n_dead = 0;
+    PyGC_Collect();
+    Py_DECREF(live);
+    if (!n_live || n_dead < 2 || seen_dead[0] != seen_live[0]) {
+        PyErr_SetString(PyExc_ImportError, "gofer does not know this interpreter's garbage collector; "
+                                           "use another build of Python, or report this one");
+        return -1;
+    }
+    subtracting[0] = seen_dead[0];
+    subtracting[1] = seen_dead[1];
+    return 0;
+}
+static int visit_ref(_PyStackRef *r, visitproc visit, void *arg) {
+    if (PyStackRef_IsNullOrInt(*r)) return 0;
+    if (PyStackRef_IsDeferred(*r) && (visit == subtracting[0] || visit == subtracting[1])) return 0;
+    Py_VISIT(PyStackRef_AsPyObjectBorrow(*r));
+    return 0;
+}
+#  else
+int ps_init(void) { return 0; }
+static int visit_ref(_PyStackRef *r, visitproc visit, void *arg) {
+    /* a borrowed reference has its owner in the same frame */
+    if (PyStackRef_IsNullOrInt(*r) || !PyStackRef_RefcountOnObject(*r)) return 0;
+    Py_VISIT(PyStackRef_AsPyObjectBorrow(*r));
+    return 0;
+}
+#  endif
+
+#else
+int ps_init(void) { return 0; }
+#endif
+
+int ps_visit_fn(fnref *r, visitproc visit, void *arg) {
+#if PS_DEFERRED
+    return visit_ref(r, visit, arg);
+#else
+    Py_VISIT(*r);
+    return 0;
+#endif
+}
+
+/* --- one frame ---------------------------------------------------------------------------------- */
+/* A generator's frame belongs to the generator, which visits it.  Up to 3.13 a frame in the middle of
+   a C call does not say how much of its value stack is live: only the locals are visited then, and
+   what lies above counts as held from outside, which errs on the safe side. */
+#if PY_VERSION_HEX >= 0x030E0000
+static int visit_frame(pyframe *f, visitproc visit, void *arg) {
+    if (f->owner >= FRAME_OWNED_BY_INTERPRETER || f->owner == FRAME_OWNED_BY_GENERATOR) return 0;
+    if (!f->stackpointer) return 0;
+    Py_VISIT(f->frame_obj);
+    Py_VISIT(f->f_locals);
+    int e;
+    if (!PyStackRef_IsNull(f->f_funcobj) && (e = visit_ref(&f->f_funcobj, visit, arg))) return e;
+    if ((e = visit_ref(&f->f_executable, visit, arg))) return e;
+    for (_PyStackRef *r = f->localsplus; r < f->stackpointer; r++)
+        if ((e = visit_ref(r, visit, arg))) return e;
+    return 0;
+}
+#else
+static int visit_frame(pyframe *f, visitproc visit, void *arg) {
+    if (f->owner == FRAME_OWNED_BY_GENERATOR) return 0;
+#  if PS_ENTRY_FRAMES
+    if (f->owner == FRAME_OWNED_BY_CSTACK) return 0;
+#  endif
+    Py_VISIT(f->frame_obj);
+    Py_VISIT(f->f_locals);
+#  if PY_VERSION_HEX >= 0x030D0000
+    Py_VISIT(f->f_funcobj);
+    Py_VISIT(f->f_executable);
+    PyCodeObject *code = (PyCodeObject *)f->f_executable;
+#  elif PY_VERSION_HEX >= 0x030C0000
+    Py_VISIT(f->f_funcobj);
+    Py_VISIT(f->f_code);
+    PyCodeObject *code = f->f_code;
+#  else
+    Py_VISIT(f->f_func);
+    Py_VISIT(f->f_code);
+    PyCodeObject *code = f->f_code;
+#  endif
+    int n = code->co_nlocalsplus;
+    if (f->stacktop > n) n = f->stacktop;
+    for (int i = 0; i < n; i++) Py_VISIT(f->localsplus[i]);
+    return 0;
+}
+#endif
+
+int ps_visit(const pystate *s, visitproc visit, void *arg) {
+    int e;
+    for (pyframe *f = s->frame; f; f = f->previous)
+        if ((e = visit_frame(f, visit, arg))) return e;
+#if PS_DEFERRED
+    for (struct _PyCStackRef *r = s->c_refs; r; r = r->next)
+        if ((e = visit_ref(&r->ref, visit, arg))) return e;
+#endif
+    return 0;
+}
+
+PyCodeObject *ps_read_frame(pyframe *f, int *lasti, pyframe **next) {
+    for (; f; f = f->previous) {
+#if PY_VERSION_HEX >= 0x030E0000
+        if (f->owner >= FRAME_OWNED_BY_INTERPRETER) continue;
+#elif PS_ENTRY_FRAMES
+        if (f->owner == FRAME_OWNED_BY_CSTACK) continue;
+#endif
+        if (_PyFrame_IsIncomplete(f)) continue;
+        *lasti = _PyInterpreterFrame_LASTI(f) * (int)sizeof(_Py_CODEUNIT);
+        *next = f->previous;
+#if PY_VERSION_HEX >= 0x030D0000
+        return _PyFrame_GetCode(f);
+#else
+        return f->f_code;
+#endif
+    }
+    *next = NULL;
+    return NULL;
+}
+
+/* --- other threads, signals ---------------------------------------------------------------------- */
+#ifdef Py_GIL_DISABLED
+void ps_stop_world(void) { _PyEval_StopTheWorld(PyInterpreterState_Get()); }
+void ps_start_world(void) { _PyEval_StartTheWorld(PyInterpreterState_Get()); }
+#else
+void ps_stop_world(void) {}
+void ps_start_world(void) {}
+#endif
+
+bool ps_signals_pending(PyThreadState *ts) {
+#if PY_VERSION_HEX >= 0x030D0000
+    return (ts->eval_breaker & _PY_SIGNALS_PENDING_BIT) != 0;
+#else
+    (void)ts;
+    return _Py_atomic_load_relaxed(&_PyRuntime.ceval.signals_pending) != 0;
+#endif
+}
+
+bool ps_finalizing(void) {
+#if PY_VERSION_HEX >= 0x030D0000
+    return Py_IsFinalizing();
+#else
+    return _Py_IsFinalizing();
+#endif
+}

@@ -1,0 +1,253 @@
+/* What of a PyThreadState belongs to a goroutine: out, in, fresh, and how to read the frames of one
+   that is parked.  The only room that may ask which CPython this is.
+
+   What must stay true:
+   - Between ps_save of one goroutine and ps_load (or ps_start) of the next, nothing runs Python code.
+   - While a goroutine is parked its C stack lies in a heap copy.  Whatever CPython left on that stack
+     and others may walk to (entry frames from 3.12 on, references of C locals on free-threaded 3.14)
+     is reached through the copy: ps_shift moves each such pointer out and back.
+   - References in parked frames are read by the collector, never changed. */
+#ifndef GOFER_PYSTATE_H
+#define GOFER_PYSTATE_H
+
+#include "base.h"
+#include "internal/pycore_pystate.h"
+#include "internal/pycore_frame.h"
+#if PY_VERSION_HEX >= 0x030E0000
+#  include "internal/pycore_interpframe.h"
+#  include "internal/pycore_tstate.h"
+#  include "internal/pycore_gc.h"
+#endif
+#ifdef Py_GIL_DISABLED
+#  include "internal/pycore_critical_section.h"
+#endif
+
+#if PY_VERSION_HEX < 0x030B0000 || PY_VERSION_HEX >= 0x03100000
+#  error "gofer supports CPython 3.11 to 3.15"
+#endif
+
+/* 3.11 and 3.12 reach the current frame through a _PyCFrame that lies on the C stack */
+#define PS_CFRAME (PY_VERSION_HEX < 0x030D0000)
+/* 3.12 and 3.13 count C recursion apart from Python recursion; 3.14 compares the stack pointer */
+#define PS_C_DEPTH (PY_VERSION_HEX >= 0x030C0000 && PY_VERSION_HEX < 0x030E0000)
+/* from 3.12 on entry frames lie on the C stack, linked into the frame chain */
+#define PS_ENTRY_FRAMES (PY_VERSION_HEX >= 0x030C0000)
+/* free-threaded 3.14 on: frames hold deferred references, C locals hang in a list on the C stack */
+#if defined(Py_GIL_DISABLED) && PY_VERSION_HEX >= 0x030E0000
+#  define PS_DEFERRED 1
+#else
+#  define PS_DEFERRED 0
+#endif
+
+#if PY_VERSION_HEX >= 0x030C0000
+#  define PS_PY_DEPTH py_recursion_remaining
+#  define PS_PY_LIMIT py_recursion_limit
+#else
+#  define PS_PY_DEPTH recursion_remaining
+#  define PS_PY_LIMIT recursion_limit
+#endif
+
+typedef struct _PyInterpreterFrame pyframe;
+
+typedef struct pystate {
+    pyframe *frame;                     /* innermost; also where readers of a parked goroutine begin */
+    _PyStackChunk *chunk;
+    PyObject **top, **limit;
+    _PyErr_StackItem *exc_info;
+    PyObject *context;
+    int py_depth, tracing;
+#if PS_C_DEPTH
+    int c_depth;
+#endif
+#if PS_CFRAME
+    _PyCFrame *cframe, first_cframe;
+#endif
+#ifdef Py_GIL_DISABLED
+    uintptr_t critical_section;
+#endif
+#if PS_DEFERRED
+    struct _PyCStackRef *c_refs;
+#endif
+    _PyErr_StackItem exc;               /* bottom of the goroutine's own exception stack */
+} pystate;
+
+/* --- a function held for a goroutine that has not started ------------------------------------- */
+/* From free-threaded 3.14 on functions are counted like anything else, and two workers that spawn one
+   function would fight over its count: a deferred reference does not touch it, but must be visited. */
+#if PS_DEFERRED
+typedef _PyStackRef fnref;
+static inline fnref fnref_new(PyObject *fn) { return PyStackRef_FromPyObjectNew(fn); }
+static inline PyObject *fnref_get(fnref r) { return PyStackRef_AsPyObjectBorrow(r); }
+static inline void fnref_close(fnref r) { PyStackRef_CLOSE(r); }
+#else
+typedef PyObject *fnref;
+static inline fnref fnref_new(PyObject *fn) { return Py_NewRef(fn); }
+static inline PyObject *fnref_get(fnref r) { return r; }
+static inline void fnref_close(fnref r) { Py_DECREF(r); }
+#endif
+
+/* --- once at import ----------------------------------------------------------------------------- */
+/* 0, or -1 with ImportError when this interpreter's collector is not as we know it. */
+int ps_init(void);
+
+/* --- reading frames ----------------------------------------------------------------------------- */
+/* Visits every reference that the frames of a parked goroutine hold, for tp_traverse. */
+int ps_visit(const pystate *s, visitproc visit, void *arg);
+int ps_visit_fn(fnref *r, visitproc visit, void *arg);
+
+/* Innermost frame of a thread that runs; of a parked goroutine it is s->frame. */
+static inline pyframe *ps_current_frame(PyThreadState *ts) {
+#if PS_CFRAME
+    return ts->cframe->current_frame;
+#else
+    return ts->current_frame;
+#endif
+}
+/* The first complete Python frame at or below f: its code (borrowed) and the byte offset of its
+   instruction; *next is where to go on.  NULL at the end. */
+PyCodeObject *ps_read_frame(pyframe *f, int *lasti, pyframe **next);
+
+/* Stops every other thread at a safepoint, so that frames of goroutines elsewhere stand still. */
+void ps_stop_world(void);
+void ps_start_world(void);
+
+bool ps_finalizing(void);
+
+/* A signal has arrived whose Python handler has not run. */
+bool ps_signals_pending(PyThreadState *ts);
+
+/* --- out and in ------------------------------------------------------------------------------------ */
+static inline void ps_save(pystate *s, PyThreadState *ts) {
+#ifdef Py_GIL_DISABLED
+    if (UNLIKELY(ts->critical_section != 0)) _PyCriticalSection_SuspendAll(ts);
+    s->critical_section = ts->critical_section;
+#endif
+    s->frame = ps_current_frame(ts);
+#if PS_CFRAME
+    s->cframe = ts->cframe;
+#endif
+    s->chunk = ts->datastack_chunk;
+    s->top = ts->datastack_top;
+    s->limit = ts->datastack_limit;
+    s->exc_info = ts->exc_info;
+    s->context = ts->context;
+    s->py_depth = ts->PS_PY_DEPTH;
+    s->tracing = ts->tracing;
+#if PS_C_DEPTH
+    s->c_depth = ts->c_recursion_remaining;
+#endif
+#if PS_DEFERRED
+    s->c_refs = ((_PyThreadStateImpl *)ts)->c_stack_refs;
+    ((_PyThreadStateImpl *)ts)->c_stack_refs = NULL;
+#endif
+}
+
+static inline void ps_load(pystate *s, PyThreadState *ts) {
+#if PS_CFRAME
+    ts->cframe = s->cframe;
+#else
+    ts->current_frame = s->frame;
+#endif
+    ts->datastack_chunk = s->chunk;
+    ts->datastack_top = s->top;
+    ts->datastack_limit = s->limit;
+    ts->exc_info = s->exc_info;
+    ts->context = s->context;
+    ts->context_ver++;
+    ts->PS_PY_DEPTH = s->py_depth;
+    ts->tracing = s->tracing;
+#if PS_C_DEPTH
+    ts->c_recursion_remaining = s->c_depth;
+#endif
+#ifdef Py_GIL_DISABLED
+    ts->critical_section = s->critical_section;
+#endif
+}
+
+/* After the slice is back as well: lists that live on it, and critical sections (may block, detach
+   and let a collection run). */
+static inline void ps_resumed(pystate *s, PyThreadState *ts) {
+#if PS_DEFERRED
+    ((_PyThreadStateImpl *)ts)->c_stack_refs = s->c_refs;
+    s->c_refs = NULL;
+#endif
+#ifdef Py_GIL_DISABLED
+    if (UNLIKELY(ts->critical_section != 0)) _PyCriticalSection_Resume(ts);
+#endif
+    (void)s; (void)ts;
+}
+
+/* Makes ts that of a goroutine about to begin, on `root` (NULL: CPython maps a chunk of its own, and
+   raises MemoryError in the goroutine when it can not).  Takes over the reference to context. */
+static inline void ps_start(pystate *s, PyThreadState *ts, _PyStackChunk *root, PyObject *context,
+                            int c_depth) {
+#if PS_CFRAME
+    s->first_cframe = *ts->cframe;
+    s->first_cframe.current_frame = NULL;
+    s->first_cframe.previous = NULL;
+    s->cframe = ts->cframe = &s->first_cframe;
+#elif PY_VERSION_HEX >= 0x030F0000
+    ts->current_frame = ts->base_frame;
+#else
+    ts->current_frame = NULL;
+#endif
+    ts->datastack_chunk = root;
+    ts->datastack_top = root ? &root->data[1] : NULL;   /* CPython frees a chunk when a frame at data[0] ends */
+    ts->datastack_limit = root ? (PyObject **)((char *)root + root->size) : NULL;
+    s->exc.exc_value = NULL;
+    s->exc.previous_item = NULL;
+    ts->exc_info = &s->exc;
+    ts->context = context;
+    ts->context_ver++;
+    ts->tracing = 0;
+    ts->PS_PY_DEPTH = ts->PS_PY_LIMIT;
+#if PS_C_DEPTH
+    ts->c_recursion_remaining = c_depth;
+#endif
+#ifdef Py_GIL_DISABLED
+    ts->critical_section = 0;
+#endif
+#if PS_DEFERRED
+    ((_PyThreadStateImpl *)ts)->c_stack_refs = NULL;
+    s->c_refs = NULL;
+#endif
+    (void)c_depth;
+}
+
+static inline int ps_c_depth(PyThreadState *ts) {
+#if PS_C_DEPTH
+    return ts->c_recursion_remaining;
+#else
+    (void)ts;
+    return 0;
+#endif
+}
+
+/* Links of s that point into the n bytes at `from` will point as far into `to`.  `heap` is whichever of
+   the two is the heap copy: the walk goes on through it, since only there all links may be changed. */
+static inline void ps_shift(pystate *s, char *from, char *to, size_t n, char *heap) {
+    ptrdiff_t delta = to - from, on = heap - from;
+#if PS_ENTRY_FRAMES
+    for (pyframe **link = &s->frame; *link; ) {
+        char *at = (char *)*link;
+        if ((size_t)(at - from) < n) {
+            *link = (pyframe *)(at + delta);
+            at += on;
+        }
+        link = &((pyframe *)at)->previous;
+    }
+#endif
+#if PS_DEFERRED
+    for (struct _PyCStackRef **link = &s->c_refs; *link; ) {
+        char *at = (char *)*link;
+        if ((size_t)(at - from) < n) {
+            *link = (struct _PyCStackRef *)(at + delta);
+            at += on;
+        }
+        link = &((struct _PyCStackRef *)at)->next;
+    }
+#endif
+    (void)s; (void)n; (void)delta; (void)on;
+}
+
+#endif

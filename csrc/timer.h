@@ -1,0 +1,48 @@
+/* Deadlines: a heap of timers a worker, each firing a callback.
+
+   What must stay true:
+   - A heap, and `slot` of the timers in it, are touched under its lock only.
+   - A callback runs under that lock, on the worker's thread with its thread state attached.  It may
+     claim and ready goroutines and take a channel's lock; it must not touch timers or run Python code.
+   - So once timer_stop has returned, the callback is not running and will not run: its owner may go. */
+#ifndef GOFER_TIMER_H
+#define GOFER_TIMER_H
+
+#include "base.h"
+#include "g.h"
+
+typedef struct timer timer;
+struct timer {
+    int64_t when;                 /* clock_ns */
+    int64_t period;               /* 0: once */
+    void (*fire)(timer *, int64_t now);
+    struct timers *heap;          /* where it is, or was last */
+    size_t slot;                  /* index in the heap + 1; 0 when not armed */
+};
+
+typedef struct timers {
+    lock_t lock;
+    struct { int64_t when; timer *t; } *heap;     /* four children a node: shallow, and kind to the cache */
+    size_t n, room;
+    _Atomic(int64_t) first;       /* when of the earliest; NEVER when there is none */
+    worker *owner;
+} timers;
+
+timers *timers_new(worker *w);
+void timers_free(timers *h);
+
+/* Arms t on the calling worker (a foreign thread: on `w`), to fire at t->when.  false: no memory. */
+bool timer_start(timer *t, worker *w);
+/* true when it was armed and will now not fire. */
+bool timer_stop(timer *t);
+/* Fires all that are due; how many. */
+int timers_run(timers *h, int64_t now);
+
+/* Seconds as int, float or timedelta to nanoseconds; -1 with an exception.  what: for the message. */
+int duration_ns(PyObject *d, const char *what, int64_t *ns);
+int timer_init_types(void);
+
+/* Parks g for that long; 0, or -1 with an exception. */
+int timer_sleep(G *g, int64_t ns);
+
+#endif

@@ -1,0 +1,73 @@
+"""Goroutines for CPython: `go`, channels, `select`.
+
+    from gofer import Chan, go
+
+    def count(ch: Chan[int]) -> None:
+        for n in range(3):
+            ch.send(n)
+        ch.close()
+
+    numbers = Chan[int]()
+    go(count, numbers)
+    for n in numbers:
+        print(n)
+
+The modules: `gofer.goroutine` (starting goroutines), `gofer.chan` (channels and `select`),
+`gofer.time`, `gofer.sync`, `gofer.runtime`, `gofer.errors`. Everything common stands here too.
+"""
+
+from typing import TYPE_CHECKING
+
+from gofer import _platform as _platform  # first: says where gofer can not run
+from gofer import runtime, sync, time
+from gofer.chan import Chan, RecvChan, SendChan, select
+from gofer.errors import Cancelled, Closed, Deadlock, GoroutineExit
+from gofer.goroutine import Goroutine, Group, Task, current, fork, go, goexit, gosched, run
+from gofer.sync import Cond, Mutex, Once, RWMutex, Semaphore, WaitGroup
+from gofer.time import Ticker, Timer, after, after_func, sleep
+
+__all__ = [
+    "Cancelled",
+    "Chan",
+    "Closed",
+    "Cond",
+    "Deadlock",
+    "Goroutine",
+    "GoroutineExit",
+    "Group",
+    "Mutex",
+    "Once",
+    "RWMutex",
+    "RecvChan",
+    "Semaphore",
+    "SendChan",
+    "Task",
+    "Ticker",
+    "Timer",
+    "WaitGroup",
+    "after",
+    "after_func",
+    "current",
+    "fork",
+    "go",
+    "goexit",
+    "gosched",
+    "run",
+    "runtime",
+    "select",
+    "sleep",
+    "sync",
+    "time",
+]
+
+if TYPE_CHECKING:
+    __version__: str
+else:
+
+    def __getattr__(name: str) -> str:
+        # `__version__` when it is asked for: importlib.metadata takes longer to import than gofer.
+        if name == "__version__":
+            from importlib.metadata import version
+
+            return version("gofer")
+        raise AttributeError(f"module 'gofer' has no attribute {name!r}")

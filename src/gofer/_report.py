@@ -1,0 +1,174 @@
+"""What gofer prints: the report of a panic, of a deadlock, and the dump of all goroutines.
+
+What must stay true:
+- A panic ends the process with status 2, whatever goes wrong while it is reported.
+- One panic is reported: a goroutine that panics while another one reports waits for the exit.
+- An uncaught Deadlock sets exit status 2 and is printed by the `sys.excepthook` that was there
+  before.
+- Nothing here starts or ends goroutines; the core calls `panic` and `deadlock_notes`.
+"""
+
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from types import CodeType, TracebackType
+from typing import TypeAlias
+
+from gofer import _core
+from gofer.errors import Deadlock, GoroutineExit
+
+__all__ = ["PanicHook", "Row", "dump", "install", "rows", "set_panic_hook", "site"]
+
+PanicHook: TypeAlias = Callable[[_core.Goroutine, BaseException], object]
+
+Site: TypeAlias = tuple[CodeType, int]  # code object and line
+
+# As _core.snapshot gives it: goroutine, state, wait reason, what it waits on, since when it waits,
+# frames from the innermost, where it was started, id of the goroutine that started it.
+Row: TypeAlias = tuple[_core.Goroutine, _core.State, str, str, float, list[Site], Site | None, int]
+
+EXIT_STATUS = 2  # of a panic and of a deadlock, as in Go
+
+_hook: PanicHook | None = None
+_panicking = _core.Mutex()  # locked for ever by the first goroutine that panics
+
+
+# --- describing goroutines --------------------------------------------------------------------
+
+
+def site(place: Site) -> str:
+    """`function at file:line`."""
+    code, line = place
+    return f"{code.co_qualname} at {code.co_filename}:{line}"
+
+
+def _describe(row: Row, now: float) -> str:
+    goroutine, state, reason, _, since, frames, created, parent = row
+    doing = reason if state == "waiting" and reason else state
+    minutes = int((now - since) // 60) if state == "waiting" else 0
+    if minutes >= 1:
+        doing += f", {minutes} minutes"
+    lines = [f"goroutine {goroutine.id} [{doing}]:"]
+    for code, line in frames:
+        lines.append(f"{code.co_qualname}(...)\n\t{code.co_filename}:{line}")
+    if created is not None:
+        code, line = created
+        lines.append(f"created by {code.co_qualname} in goroutine {parent}")
+        lines.append(f"\t{code.co_filename}:{line}")
+    return "\n".join(lines)
+
+
+def rows() -> list[Row]:
+    """Every goroutine that has not ended, by id: main first."""
+    return sorted(_core.snapshot(), key=lambda row: row[0].id)
+
+
+def dump() -> list[str]:
+    """Every goroutine as Go dumps it: what it does, frames from the innermost, creator."""
+    now = time.monotonic()
+    return [_describe(row, now) for row in rows()]
+
+
+def deadlock_notes() -> list[str]:
+    """The notes of a Deadlock: one for each goroutine, with an empty line before each."""
+    return ["\n" + text for text in dump()]
+
+
+# --- panics -----------------------------------------------------------------------------------
+
+
+def set_panic_hook(hook: PanicHook | None) -> PanicHook | None:
+    """Set what is called instead of printing a panic; return what was set before."""
+    global _hook
+    previous, _hook = _hook, hook
+    return previous
+
+
+def panic(goroutine: _core.Goroutine, exception: BaseException) -> None:
+    """Report the exception that escaped from a `go` function, and end the process."""
+    if not _panicking.try_lock():
+        _core.park_forever()
+    try:
+        hook = _hook
+        if hook is None:
+            _print(_panic_text(goroutine, exception))
+        else:
+            try:
+                hook(goroutine, exception)
+            except BaseException as failure:
+                _print(_panic_text(goroutine, exception))
+                _print("\nthe hook of runtime.on_panic failed too:\n" + _trace(failure))
+    finally:
+        try:
+            _flush()
+        finally:
+            os._exit(EXIT_STATUS)
+
+
+def _panic_text(goroutine: _core.Goroutine, exception: BaseException) -> str:
+    text = f"panic: {_headline(exception)}\n\ngoroutine {goroutine.id} [running]:\n"
+    text += _trace(exception)
+    for row in _core.snapshot():
+        if row[0] is goroutine and row[6] is not None:
+            code, line = row[6]
+            text += f"created by {code.co_qualname} in goroutine {row[7]}"
+            text += f" at {code.co_filename}:{line}\n"
+    return text
+
+
+def _headline(exception: BaseException) -> str:
+    """The line `Type: message`; a SyntaxError has its source before it, notes come after it."""
+    lines = traceback.format_exception_only(exception)
+    return next((line for line in lines if not line.startswith(" ")), lines[0]).rstrip("\n")
+
+
+def _trace(exception: BaseException) -> str:
+    return "".join(traceback.format_exception(exception))
+
+
+def _print(text: str) -> None:
+    if sys.stderr is not None:  # pyright: ignore[reportUnnecessaryComparison]  (pythonw has none)
+        sys.stderr.write(text)
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except BaseException:  # closed, broken or absent: the exit matters more
+            continue
+
+
+# --- what reaches the top of the program --------------------------------------------------------
+
+
+def install() -> None:
+    """Give the core its hooks and chain `sys.excepthook`. Called once, when gofer is imported."""
+    _core.set_hooks(panic=panic, deadlock_notes=deadlock_notes)
+    install_excepthook()
+
+
+def install_excepthook() -> None:
+    """Make an uncaught Deadlock exit with status 2, and `goexit()` in main wait for the others.
+
+    Not in interactive mode: there nothing is uncaught at the end, and the prompt stays.
+    """
+    if sys.flags.interactive or sys.flags.inspect or hasattr(sys, "ps1"):
+        return
+    previous = sys.excepthook
+
+    def excepthook(
+        kind: type[BaseException], exception: BaseException, trace: TracebackType | None
+    ) -> None:
+        if isinstance(exception, GoroutineExit):
+            try:
+                _core.park_forever()
+            except (Deadlock, KeyboardInterrupt) as end:  # SystemExit from here ends the program
+                kind, exception, trace = type(end), end, end.__traceback__
+        previous(kind, exception, trace)
+        if isinstance(exception, Deadlock):
+            _core.set_exit_status(EXIT_STATUS)
+
+    sys.excepthook = excepthook

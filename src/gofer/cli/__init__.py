@@ -1,0 +1,1 @@
+"""The command `gofer`. Nothing of the library imports it."""

@@ -1,0 +1,195 @@
+"""What the type checkers must see. Checked by mypy and pyright, both strict; never run.
+
+A line with `ignore` comments is a mistake that must be reported: a comment that ignores nothing is
+an error itself.
+"""
+
+from collections.abc import Callable
+from datetime import timedelta
+from functools import partial
+from typing import Any, assert_type
+
+import gofer
+from gofer import (
+    Chan,
+    Closed,
+    Cond,
+    Goroutine,
+    Group,
+    Mutex,
+    Once,
+    RecvChan,
+    RWMutex,
+    Semaphore,
+    SendChan,
+    Task,
+    Ticker,
+    Timer,
+    WaitGroup,
+    after,
+    after_func,
+    current,
+    fork,
+    go,
+    gosched,
+    run,
+    select,
+    sleep,
+)
+from gofer.sync import Pool, SingleFlight, atomic, once_func, once_value
+
+
+def length(text: str, *, factor: int = 1) -> int:
+    return len(text) * factor
+
+
+class Animal: ...
+
+
+class Cat(Animal): ...
+
+
+# --- starting goroutines: arguments are checked, results are known --------------------------------
+
+
+def starting() -> None:
+    assert_type(go(length, "four"), Goroutine)
+    assert_type(go(length, "four", factor=2), Goroutine)
+    go(length, 4)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    go(length)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    go(length, "four", fact=2)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+
+    task = fork(length, "four", factor=2)
+    assert_type(task, Task[int])
+    assert_type(task.join(), int)
+    assert_type(task.exception(), BaseException | None)
+    assert_type(task.id, int)
+    task.cancel()
+    fork(length, None)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+    assert_type(fork(partial(length, "four")).join(), int)
+    assert_type(fork(lambda: 1.5).join(), float)
+    assert_type(fork(sorted, [3, 1]).join(), list[int])
+    assert_type(fork(b"text".decode, "ascii").join(), str)
+
+    assert_type(run(length, "four"), int)
+    run(length, factor=2)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+
+    me = current()
+    assert_type(me, Goroutine)
+    assert_type(me.done, bool)
+    me.name = "main"
+    me.id = 7  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
+    assert_type(gosched(), None)
+
+
+def grouping(words: list[str]) -> None:
+    with Group(limit=3) as group:
+        assert_type(group, Group)
+        tasks = [group.go(length, word) for word in words]
+        assert_type(tasks, list[Task[int]])
+        group.go(length, b"")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        assert_type(sum(task.join() for task in tasks), int)
+
+
+def a_task_is_covariant(task: Task[Cat]) -> Task[Animal]:
+    return task
+
+
+# --- channels -------------------------------------------------------------------------------------
+
+
+def channels() -> None:
+    numbers = Chan[int](10)
+    assert_type(numbers, Chan[int])
+    numbers.send(1)
+    numbers.send("one")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    assert_type(numbers.recv(), int)
+    for number in numbers:
+        assert_type(number, int)
+    assert_type(len(numbers), int)
+    assert_type(numbers.cap, int)
+    assert_type(numbers.closed, bool)
+
+    match numbers.recv_ok():
+        case value, True:
+            assert_type(value, int)
+        case nothing, False:
+            assert_type(nothing, None)
+
+    assert_type(numbers.sender, SendChan[int])
+    assert_type(numbers.receiver, RecvChan[int])
+    numbers.sender.recv()  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
+    numbers.receiver.send(1)  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
+
+    of_an_annotation: Chan[str] = Chan()
+    assert_type(of_an_annotation.recv(), str)
+
+
+def one_way(out: SendChan[int], source: RecvChan[int]) -> None:
+    for number in source:
+        out.send(number)
+
+
+def halves(cats: Chan[Cat], animals: Chan[Animal]) -> None:
+    receives_animals: RecvChan[Animal] = cats.receiver
+    sends_cats: SendChan[Cat] = animals.sender
+    receives_animals.recv()
+    sends_cats.send(Cat())
+    sends_animals: SendChan[Animal] = cats.sender  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
+    both: Chan[Animal] = cats  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
+    del sends_animals, both
+
+
+def selecting(jobs: Chan[str], results: SendChan[int], stop: RecvChan[None] | None) -> None:
+    stopped = None if stop is None else stop.recv_ok
+    assert_type(select(jobs.recv, (results.send, 1), stopped, after(1.0).recv), tuple[int, Any])
+    assert_type(select(jobs.recv, default=True), tuple[int, Any])
+    select(jobs)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    select(results.send)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    try:
+        jobs.recv()
+    except Closed as closed:
+        assert_type(closed.index, int | None)
+
+
+# --- time -----------------------------------------------------------------------------------------
+
+
+def timing() -> None:
+    sleep(1)
+    sleep(timedelta(seconds=1))
+    sleep("1")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    assert_type(after(0.5), RecvChan[float])
+    assert_type(after_func(0.5, print, "late"), Timer)
+    timer = Timer(1)
+    assert_type(timer.c.recv(), float)
+    assert_type(timer.stop(), bool)
+    assert_type(timer.reset(2), bool)
+    for now in Ticker(0.1):
+        assert_type(now, float)
+
+
+# --- locks and friends ----------------------------------------------------------------------------
+
+
+def locking(mutex: Mutex, both_ways: RWMutex, permits: Semaphore, waiting: WaitGroup) -> None:
+    assert_type(mutex.try_lock(), bool)
+    with mutex, permits, both_ways.reading(), both_ways.writing():
+        Cond(mutex).signal()
+    assert_type(waiting.go(length, "four", factor=2), Goroutine)
+    waiting.go(length, 4)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    Once().do(locking)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    assert_type(once_value(lambda: "text"), Callable[[], str])
+    assert_type(once_func(gosched)(), None)
+    assert_type(SingleFlight[str, int]().do("key", lambda: 1), tuple[int, bool])
+    assert_type(Pool(bytearray).get(), bytearray)
+    assert_type(atomic.Int(1).add(2), int)
+    assert_type(atomic.Ref("a").load(), str)
+
+
+# --- the package ----------------------------------------------------------------------------------
+
+assert_type(gofer.__version__, str)
+assert_type(gofer.runtime.gomaxprocs(), int)
+gofer.spawn(length)  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
