@@ -13,6 +13,7 @@
 #include "base.h"
 #include "internal/pycore_pystate.h"
 #include "internal/pycore_frame.h"
+#include "internal/pycore_ceval.h"
 #if PY_VERSION_HEX >= 0x030E0000
 #  include "internal/pycore_interpframe.h"
 #  include "internal/pycore_tstate.h"
