@@ -428,18 +428,9 @@ static NOINLINE int pending_error(G *g) {
     return 0;
 }
 
-int g_wait_begin(G *g) {
-    if (UNLIKELY(relaxed_load(&g->pending)) && pending_error(g) < 0) return -1;
-    if (UNLIKELY(g->worker && g->worker->collecting)) return refuse_collector();
-    word_publish(&g->wait, W_WAITING);
-#if GOFER_FREE_THREADED
-    if (UNLIKELY(atomic_load(&g->pending)) && !word_move(&g->wait, W_WAITING, W_NONE)) {
-        /* claimed before we could take it back: the claimer makes us ready, which must be consumed */
-        enum wake why = g_park(g, WHY_NONE, NULL);
-        return g_wake_error(g, why) < 0 ? -1 : g_wait_begin(g);
-    } else if (UNLIKELY(relaxed_load(&g->wait) == W_NONE)) return g_wait_begin(g);
-#endif
-    return 0;
+int g_wait_check(G *g) {
+    if (relaxed_load(&g->pending) && pending_error(g) < 0) return -1;
+    return g->worker && g->worker->collecting ? refuse_collector() : 0;
 }
 
 static PyObject *deadlock_error(void) {
@@ -503,6 +494,14 @@ enum wake g_park(G *g, enum wait_reason reason, PyObject *on) {
     g->on = on;
     g->state = G_WAITING;
     worker *w = g->worker;
+#if GOFER_FREE_THREADED
+    /* disturbed after the check and before we could be claimed: claim ourselves */
+    if (UNLIKELY(atomic_load(&g->pending)) && word_move(&g->wait, W_WAITING, W_CANCEL)) {
+        g->state = G_RUNNING;
+        relaxed_store(&g->wait, W_NONE);
+        return W_CANCEL;
+    }
+#endif
     if (UNLIKELY(!w)) return park_thread(g);
     g->since = w->now;
     G *next = pick(w);

@@ -243,9 +243,21 @@ int g_spawn(G *g);
 void g_discard(G *g);
 
 /* --- waiting -------------------------------------------------------------------------------------------- */
-/* Sets the wait word.  -1 with an exception when the goroutine may not wait (cancelled, killed, inside
-   the collector, at exit); nothing is published then. */
-int g_wait_begin(G *g);
+/* Something may forbid g to wait: ask g_wait_check, without a lock held. */
+static inline bool g_wait_doubtful(G *g) {
+    return UNLIKELY(relaxed_load(&g->pending) || (g->worker && g->worker->collecting));
+}
+/* 0, or -1 with an exception when the goroutine may not wait (cancelled, killed, interrupted, inside
+   the collector). */
+int g_wait_check(G *g);
+/* From here on it can be claimed.  Under the lock of the object, after the check. */
+static inline void g_wait_publish(G *g) { word_publish(&g->wait, W_WAITING); }
+/* Both, where no lock is held. */
+static inline int g_wait_begin(G *g) {
+    if (g_wait_doubtful(g) && g_wait_check(g) < 0) return -1;
+    g_wait_publish(g);
+    return 0;
+}
 /* Undoes g_wait_begin when the object turned out to be ready before anything was published. */
 static inline void g_wait_cancel(G *g) { relaxed_store(&g->wait, W_NONE); }
 /* Parks until claimed.  Never fails: returns what the claimer wrote, or W_NOMEM. */
