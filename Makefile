@@ -12,7 +12,7 @@ $(VENV)/ready: pyproject.toml
 	touch $@
 
 compile:         ## the finished rooms of the core compile without a warning
-	@for f in base.h switch.h pystate.c stack.c g.c timer.c sema.c chan.c; do \
+	@for f in base.h switch.h pystate.c stack.c g.c timer.c sema.c chan.c select.c netpoll_epoll.c; do \
 		echo "cc csrc/$$f" && \
 		$(CC) -std=gnu11 -O2 -Wall -Wextra -Werror -Wno-unused-parameter -Wno-missing-field-initializers \
 			-isystem "$$($(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("include"))')" \

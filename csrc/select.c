@@ -1,0 +1,139 @@
+/* select, as in Go's select.go.
+
+   What must stay true:
+   - All channels are locked, in address order, while the cases are looked at and while the waiters are
+     put into or taken out of the queues.
+   - Among the cases that are ready each is as likely as any other, also when one channel stands in
+     several of them.
+   - A select waits through one goroutine and many waiters: the wait word lets exactly one of them be
+     served.  g->woken says which; the others are taken out before select returns. */
+#include "select.h"
+
+#if GOFER_FREE_THREADED
+/* Each distinct channel once, by address: insertion sort, since cases are few. */
+static Py_ssize_t lock_order(select_case *cases, Py_ssize_t n, chan **order) {
+    Py_ssize_t m = 0;
+    for (Py_ssize_t i = 0; i < n; i++) {
+        chan *c = cases[i].c;
+        if (!c) continue;
+        Py_ssize_t at = m;
+        while (at && order[at - 1] > c) at--;
+        if (at && order[at - 1] == c) continue;
+        memmove(order + at + 1, order + at, (size_t)(m - at) * sizeof *order);
+        order[at] = c;
+        m++;
+    }
+    return m;
+}
+static void lock_all(chan **order, Py_ssize_t m) {
+    for (Py_ssize_t i = 0; i < m; i++) lock_acquire(&order[i]->lock);
+}
+static void unlock_all(chan **order, Py_ssize_t m) {
+    while (m) lock_release(&order[--m]->lock);
+}
+#else
+static Py_ssize_t lock_order(select_case *cases, Py_ssize_t n, chan **order) { return 0; }
+static void lock_all(chan **order, Py_ssize_t m) {}
+static void unlock_all(chan **order, Py_ssize_t m) {}
+#endif
+
+/* Carries out case k if it is ready.  Under the locks. */
+static bool try_case(select_case *k, PyObject **value, bool *closed, G **wake) {
+    chan *c = k->c;
+    switch (k->kind) {
+    case CASE_SEND:
+        if ((*closed = c->closed)) return true;
+        return chan_send_now(c, k->value, wake);
+    case CASE_RECV: case CASE_RECV_OK:
+        if (!chan_recv_now(c, value, wake)) return false;
+        *closed = *value == NULL;
+        return true;
+    default:
+        return false;
+    }
+}
+
+static void enqueue(select_case *cases, Py_ssize_t n, G *g) {
+    for (Py_ssize_t i = 0; i < n; i++) {
+        select_case *k = &cases[i];
+        if (k->kind == CASE_NONE) continue;
+        k->w.g = g;
+        k->w.n = i;
+        k->w.ok = false;
+        k->w.value = k->kind == CASE_SEND ? Py_NewRef(k->value) : NULL;
+        waitq_push(k->kind == CASE_SEND ? &k->c->senders : &k->c->receivers, &k->w);
+    }
+}
+
+static void dequeue(select_case *cases, Py_ssize_t n) {
+    for (Py_ssize_t i = 0; i < n; i++) waitq_remove(&cases[i].w);
+}
+
+/* After the locks are released: values that were offered and not taken. */
+static void drop_offers(select_case *cases, Py_ssize_t n) {
+    for (Py_ssize_t i = 0; i < n; i++)
+        if (cases[i].kind == CASE_SEND) Py_CLEAR(cases[i].w.value);
+}
+
+static Py_ssize_t select_locked(select_case *cases, Py_ssize_t n, bool wait, PyObject **value,
+                                bool *closed, chan **order) {
+    Py_ssize_t m = lock_order(cases, n, order);
+    G *g = g_self();
+    if (!g) return -2;
+    static __thread uint64_t foreign_rng = 0x9E3779B97F4A7C15ULL;
+    uint64_t *rng = g_worker ? &g_worker->rng : &foreign_rng;
+    for (;;) {
+        G *wake = NULL;
+        *value = NULL;
+        *closed = false;
+        lock_all(order, m);
+        Py_ssize_t found = -1;
+        for (Py_ssize_t i = 0; i < n && found < 0; i++) {
+            /* a random permutation: with a rotation, the case after a run of unready ones would win
+               more often than the others */
+            Py_ssize_t j = i + rng_below(rng, (uint32_t)(n - i)), t = cases[j].order;
+            cases[j].order = cases[i].order;
+            cases[i].order = t;
+            if (try_case(&cases[t], value, closed, &wake)) found = t;
+        }
+        if (found >= 0 || !wait) {
+            unlock_all(order, m);
+            if (wake) g_ready(wake);
+            return found;
+        }
+        if (g_wait_doubtful(g)) {
+            unlock_all(order, m);
+            if (g_wait_check(g) < 0) return -2;
+            continue;
+        }
+        g_wait_publish(g);
+        enqueue(cases, n, g);
+        unlock_all(order, m);
+        enum wake why = g_park(g, n ? WHY_SELECT : WHY_SELECT_EMPTY, NULL);
+        lock_all(order, m);
+        dequeue(cases, n);
+        unlock_all(order, m);
+        if (why == W_READY) {
+            select_case *k = (select_case *)g->woken;
+            g->woken = NULL;
+            if (k->kind != CASE_SEND) *value = k->w.value;
+            *closed = !k->w.ok;
+            drop_offers(cases, n);
+            g_settle(g);
+            return k->w.n;
+        }
+        drop_offers(cases, n);
+        if (g_wake_error(g, why) < 0) return -2;
+    }
+}
+
+Py_ssize_t select_run(select_case *cases, Py_ssize_t n, bool wait, PyObject **value, bool *closed) {
+    chan **order = NULL;
+#if GOFER_FREE_THREADED
+    if (n && !(order = mem_alloc((size_t)n * sizeof *order))) { PyErr_NoMemory(); return -2; }
+#endif
+    for (Py_ssize_t i = 0; i < n; i++) cases[i].order = i;
+    Py_ssize_t k = select_locked(cases, n, wait, value, closed, order);
+    mem_free(order);
+    return k;
+}
