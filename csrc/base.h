@@ -39,6 +39,11 @@ static inline void lock_release(lock_t *l) { (void)l; }
 static inline void lock_reset(lock_t *l) { (void)l; }
 #endif
 
+#ifndef Py_BEGIN_CRITICAL_SECTION          /* CPython has these from 3.13 on */
+#  define Py_BEGIN_CRITICAL_SECTION(o) {
+#  define Py_END_CRITICAL_SECTION() }
+#endif
+
 /* --- words that several threads change ------------------------------------------------------- */
 typedef _Atomic(uint8_t) word_t;
 
@@ -92,6 +97,15 @@ static inline int64_t clock_ns(void) {
     return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 #define NEVER INT64_MAX
+
+/* Between two looks at a word that another processor will change. */
+static inline void cpu_pause(void) {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#else
+    __asm__ volatile("yield");
+#endif
+}
 
 /* xorshift64*: good enough to be fair between ready cases and victims */
 static inline uint32_t rng_next(uint64_t *s) {

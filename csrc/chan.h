@@ -36,6 +36,9 @@ int chan_close(chan *c);
 bool chan_send_now(chan *c, PyObject *value, G **wake);
 bool chan_recv_now(chan *c, PyObject **value, G **wake);   /* *value NULL: closed and drained */
 
+/* Stops and frees what fires into c (py_time.c). */
+void chan_drop_alarm(chan *c);
+
 int chan_closed_error(const chan *c, const char *what);     /* raises Closed; -1 */
 
 #endif

@@ -30,8 +30,7 @@ G *g_self(void) {
         PyErr_SetString(PyExc_RuntimeError, "gofer can not be used any more: the interpreter is exiting");
         return NULL;
     }
-    worker *w = g_hooks.attach();
-    return w ? w->cur : g_thread;
+    return g_hooks.attach() < 0 ? NULL : g_self_quick();
 }
 
 static uint64_t new_id(worker *w) {
@@ -122,6 +121,13 @@ static void drop_call(G *g) {
     if (args != g->inline_args + 1) mem_free(args - 1);
 }
 
+void g_keep_name(G *g) {
+    if (g->name || !g->args) return;
+    PyObject *fn = fnref_get(g->fn);
+    if (PyMethod_Check(fn)) fn = PyMethod_GET_FUNCTION(fn);
+    if (PyFunction_Check(fn)) g->name = Py_NewRef(((PyFunctionObject *)fn)->func_qualname);
+}
+
 G *g_new(enum g_kind kind, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
     G *self = g_self();
     if (!self) return NULL;
@@ -159,12 +165,14 @@ G *g_new(enum g_kind kind, PyObject *const *args, Py_ssize_t nargs, PyObject *kw
 
 /* tp_dealloc's first half: what a goroutine still owns. */
 void g_clear(G *g) {
+    if (g->weakrefs) PyObject_ClearWeakRefs((PyObject *)g);
     drop_call(g);
     Py_CLEAR(g->context);
     Py_CLEAR(g->at_end_arg);
     Py_CLEAR(g->name);
     Py_CLEAR(g->result);
     Py_CLEAR(g->exception);
+    if (g->thread) { PyThread_free_lock(g->thread); g->thread = NULL; }
 }
 
 void g_discard(G *g) { Py_DECREF(g); }
@@ -349,10 +357,25 @@ static NOINLINE void hostile_moment(worker *w) {
     if (rng_below(&w->rng, 64) == 0 && !w->collecting) PyGC_Collect();
 }
 
+/* A killed goroutine whose wait was served all the same ends at its next bytecode boundary. */
+static void exit_soon(worker *w, G *g) {
+    g->kills = 1;
+    w->async_exit = true;
+    PyThreadState_SetAsyncExc(w->ident, rt.errors.exit);
+}
+
+/* It is about to get its GoroutineExit in another way, or ends: the next goroutine must not get it. */
+static void exit_now(worker *w) {
+    w->async_exit = false;
+    PyThreadState_SetAsyncExc(w->ident, NULL);
+}
+
 void g_settle_slow(G *g) {
     worker *w = g->worker;
+    uint8_t bits = relaxed_load(&g->pending);
     if (w->graveyard) reap(w);
-    if (UNLIKELY(relaxed_load(&g->pending) & P_INTERRUPT)) interrupt_again();
+    if (UNLIKELY(bits & P_INTERRUPT)) interrupt_again();
+    if (UNLIKELY(bits & P_KILL && !g->kills)) exit_soon(w, g);
     if (HOSTILE) hostile_moment(w);
 }
 
@@ -403,6 +426,20 @@ void g_disturb(G *g, uint8_t bits, enum wake why) {
     if (g_claim(g, why)) g_ready(g);
 }
 
+void g_cancel(G *g) {
+    lock_acquire(&g->lock);
+    g->cancels++;
+    word_set_bits(&g->pending, P_CANCEL);
+    lock_release(&g->lock);
+    if (g_claim(g, W_CANCEL)) g_ready(g);
+}
+
+void g_uncancel(G *g) {
+    lock_acquire(&g->lock);
+    if (g->cancels && --g->cancels == 0) word_clear_bits(&g->pending, P_CANCEL);
+    lock_release(&g->lock);
+}
+
 /* It catches GoroutineExit again and again: leave it where it stands. */
 static void abandon(G *g) {
     worker *w = g->worker;
@@ -416,11 +453,16 @@ static void abandon(G *g) {
 static NOINLINE int pending_error(G *g) {
     uint8_t bits = relaxed_load(&g->pending);
     if (bits & P_KILL) {
-        if (g->worker && ++g->kills > KILLS && g != g->worker->host) abandon(g);
+        if (g->worker->async_exit) exit_now(g->worker);
+        if (++g->kills > KILLS) abandon(g);
         PyErr_SetNone(rt.errors.exit);
         return -1;
     }
     if ((bits & P_INTERRUPT) && raise_interrupt(g) < 0) return -1;
+    if (bits & P_EXIT) {
+        PyErr_SetString(PyExc_RuntimeError, "the interpreter is exiting: nobody is left to wait for");
+        return -1;
+    }
     if (bits & P_CANCEL) {
         PyErr_SetNone(rt.errors.cancelled);
         return -1;
@@ -514,6 +556,18 @@ enum wake g_park(G *g, enum wait_reason reason, PyObject *on) {
     return why;
 }
 
+void g_step_aside(G *g) {
+    worker *w = g->worker;
+    queue_ready(w, g);
+    G *next = pick(w);
+    if (next != g && UNLIKELY(!switch_to(w, g, next))) {
+        unpick(w, next);
+        unqueue(w, g);
+    }
+    g->state = G_RUNNING;
+    g_settle(g);
+}
+
 int g_yield(G *g) {
     worker *w = g->worker;
     if (UNLIKELY(relaxed_load(&g->pending) && pending_error(g) < 0)) return -1;
@@ -524,14 +578,7 @@ int g_yield(G *g) {
         return 0;
     }
     if (UNLIKELY(w->collecting)) return refuse_collector();
-    queue_ready(w, g);
-    G *next = pick(w);
-    if (next != g && UNLIKELY(!switch_to(w, g, next))) {
-        unpick(w, next);
-        unqueue(w, g);
-    }
-    g->state = G_RUNNING;
-    g_settle(g);
+    g_step_aside(g);
     return UNLIKELY(relaxed_load(&g->pending)) ? pending_error(g) : 0;
 }
 
@@ -541,6 +588,9 @@ static void finish_call(G *g, PyObject *result) {
     if (UNLIKELY(!result)) g_hooks.failed(g);
     else if (g->kind == KIND_TASK) g->result = result;
     else Py_DECREF(result);
+    if (g->kind == KIND_TASK && (g->exception || (g->result && PyObject_IS_GC(g->result))))
+        PyObject_GC_Track(g);                /* from here on it can be part of a cycle of garbage */
+    if (UNLIKELY(Py_REFCNT(g) > 1)) g_keep_name(g);
     drop_call(g);
     if (g->at_end) {
         void (*at_end)(G *, PyObject *) = g->at_end;
@@ -575,7 +625,9 @@ static void g_main(void) {
         if (UNLIKELY(relaxed_load(&g->pending) & P_KILL)) result = Py_NewRef(Py_None);
         else result = PyObject_Vectorcall(fnref_get(g->fn), g->args,
                                           g->nargs | PY_VECTORCALL_ARGUMENTS_OFFSET, g->kwnames);
+        if (UNLIKELY(g == rt.main)) g_hooks.main_ended(result);
         finish_call(g, result);
+        if (UNLIKELY(w->async_exit)) exit_now(w);
         PyThreadState *ts = w->ts;
         while (UNLIKELY(ts->context != NULL)) Py_CLEAR(ts->context);
         if (UNLIKELY(g->root == NULL)) g->root = ts->datastack_chunk;
@@ -604,12 +656,25 @@ static void g_main(void) {
     }
 }
 
+/* --- threads ------------------------------------------------------------------------------------------------------ */
+G *g_thread_new(void) {
+    G *g = g_alloc(NULL, KIND_THREAD);
+    if (!g) return NULL;
+    g->id = new_id(NULL);
+    g->state = G_RUNNING;
+    g->thread = PyThread_allocate_lock();
+    if (!g->thread) { Py_DECREF(g); PyErr_NoMemory(); return NULL; }
+    PyThread_acquire_lock(g->thread, 1);
+    return g;
+}
+
 /* --- the thread's own stack as a goroutine ------------------------------------------------------------ */
 NOINLINE int g_adopt_thread(worker *w) {
     uintptr_t here = (uintptr_t)__builtin_frame_address(0);
     G *g = g_alloc(NULL, KIND_HOST);
     if (!g) return -1;
     w->ts = PyThreadState_Get();
+    w->ident = PyThread_get_thread_ident();
     w->base = (char *)((here - BASE_GAP) & ~(uintptr_t)63);
     w->c_depth = ps_c_depth(w->ts);
     g->worker = w;

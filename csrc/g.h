@@ -50,6 +50,7 @@ enum wake {                      /* the wait word */
 
 enum {                           /* what lies pending for a goroutine's next wait */
     P_CANCEL = 1, P_KILL = 2, P_INTERRUPT = 4,
+    P_EXIT = 8,                  /* the interpreter is exiting: nothing may wait any more */
 };
 
 enum g_kind { KIND_GO, KIND_TASK, KIND_HOST, KIND_THREAD };
@@ -102,7 +103,7 @@ struct G {
     word_t wait, pending;
     uint8_t state, kind, why;
     bool abandoned, seen;
-    uint16_t kills;
+    uint16_t kills, cancels;     /* cancels: under lock; P_CANCEL is set while it is not 0 */
     uint32_t stamp;              /* order among the queues of a worker */
     waiter w;                    /* for everything but select */
     waiter *woken;               /* select: which of its waiters was served */
@@ -121,8 +122,8 @@ struct G {
     /* who it is */
     uint64_t id, parent;
     const struct site *site;     /* where it was started; never freed */
-    PyObject *name;
-    lock_t lock;                 /* guards state == DEAD against joiners */
+    PyObject *name, *weakrefs;
+    lock_t lock;                 /* guards cancels, and state == DEAD against joiners */
     waitq joiners;
     /* Task and thread only */
     PyObject *result, *exception;
@@ -173,10 +174,11 @@ struct worker {
     gqueue ready;                /* started goroutines */
     uint32_t stamp, tick, streak;
     gqueue fresh;                /* not started: may be stolen */
+    gqueue hand;                 /* stolen, on their way into fresh */
     lock_t fresh_lock;
     _Atomic(G *) inbox;          /* made ready by other threads, newest first */
     _Atomic(uint8_t) sleeping;   /* in its poller, or about to be: ring the bell */
-    _Atomic(uint8_t) stop, kill; /* requests */
+    _Atomic(uint8_t) stop;       /* request: end this thread */
     int64_t now;                 /* clock, as of the last look at the timers */
     struct timers *timers;
     struct poller *poller;
@@ -192,8 +194,9 @@ struct worker {
     uint64_t rng;
     int c_depth;
     int index;
-    bool is_main_thread, collecting, retired;
-    uint32_t run;
+    unsigned long ident;         /* of its thread, as Python numbers them */
+    bool is_main_thread, collecting;
+    bool async_exit;             /* we have set an asynchronous GoroutineExit that is not delivered yet */
     /* counters */
     int64_t alive;               /* started minus ended here; only the sum over workers means something */
     uint64_t switches, spawned, stolen, sleeps;
@@ -204,9 +207,12 @@ extern struct g_hooks {
     G *(*find)(worker *);                  /* nothing to run here: look elsewhere, sleep; never NULL */
     void (*spawned)(worker *);             /* something was put where others may take it */
     void (*ring)(worker *);                /* wake a sleeping worker */
-    worker *(*attach)(void);               /* this thread uses the runtime for the first time */
+    int (*attach)(void);                   /* this thread uses the runtime for the first time */
+    int (*attached)(void);                 /* the main thread has done so */
     int (*spawn_foreign)(G *);             /* from a thread that is no worker */
     void (*failed)(G *);                   /* an exception escaped; it is set */
+    void (*main_ended)(PyObject *);        /* in the child of a fork goroutine 1 may be any; not to return */
+    worker *(*helper)(void);               /* a worker that is no other program's thread; NULL with an exception */
 } g_hooks;
 
 /* What both rooms know of the program. */
@@ -289,10 +295,15 @@ static inline waiter *waitq_claim(waitq *q) {
 
 /* Lets others run; 0, or -1 with an exception (cancelled, killed). */
 int g_yield(G *g);
+/* The same for a worker's goroutine, whatever is pending. */
+void g_step_aside(G *g);
 
 /* --- ending others ----------------------------------------------------------------------------------------- */
-/* Marks it cancelled or killed and wakes it if it waits.  From any thread. */
+/* Marks it killed or interrupted and wakes it if it waits.  From any thread. */
 void g_disturb(G *g, uint8_t pending, enum wake why);
+/* Every operation that would wait raises Cancelled until g_uncancel was called as often. */
+void g_cancel(G *g);
+void g_uncancel(G *g);
 /* Raises exc (stolen) in goroutine 1 at its next chance. */
 void g_interrupt_main(PyObject *exc);
 
@@ -307,9 +318,11 @@ void g_queue_fresh(worker *w, G *g);
 void g_drain(worker *w);
 void g_wake_joiners(G *g);
 void g_clear(G *g);
+/* Remembers the function's name, when somebody may ask for it after the function is gone. */
+void g_keep_name(G *g);
 void g_free(G *g);
-/* Frees the G of a thread that ends. */
-void g_thread_free(G *g);
+/* The G of a thread that is no worker; NULL with MemoryError. */
+G *g_thread_new(void);
 const site *g_site_here(worker *w);
 
 static inline bool g_is_foreign(const G *g) { return g->kind == KIND_THREAD; }

@@ -197,3 +197,24 @@ bool ps_finalizing(void) {
     return _Py_IsFinalizing();
 #endif
 }
+
+bool ps_is_main_thread(void) { return PyThread_get_thread_ident() == _PyRuntime.main_thread; }
+
+#if PY_VERSION_HEX >= 0x030C0000
+PyObject *ps_take_exception(void) { return PyErr_GetRaisedException(); }
+void ps_raise(PyObject *exception) { PyErr_SetRaisedException(exception); }
+#else
+PyObject *ps_take_exception(void) {
+    PyObject *type, *value, *trace;
+    PyErr_Fetch(&type, &value, &trace);
+    if (!type) return NULL;
+    PyErr_NormalizeException(&type, &value, &trace);
+    if (trace) PyException_SetTraceback(value, trace);
+    Py_DECREF(type);
+    Py_XDECREF(trace);
+    return value;
+}
+void ps_raise(PyObject *exception) {
+    PyErr_Restore(Py_NewRef(Py_TYPE(exception)), exception, PyException_GetTraceback(exception));
+}
+#endif

@@ -112,7 +112,12 @@ PyCodeObject *ps_read_frame(pyframe *f, int *lasti, pyframe **next);
 void ps_stop_world(void);
 void ps_start_world(void);
 
+/* The exception that is set, with its traceback, taken off (NULL: none); and put back (steals it). */
+PyObject *ps_take_exception(void);
+void ps_raise(PyObject *exception);
+
 bool ps_finalizing(void);
+bool ps_is_main_thread(void);
 
 /* A signal has arrived whose Python handler has not run. */
 bool ps_signals_pending(PyThreadState *ts);

@@ -63,22 +63,26 @@ static void take_out(timers *h, timer *t) {
 }
 
 /* --- arming -------------------------------------------------------------------------------------------- */
-bool timer_start(timer *t, worker *w) {
-    timers *h = w->timers;
-    bool earliest = false;
-    lock_acquire(&h->lock);
+static bool put_in(timers *h, timer *t) {
     if (h->n == h->room) {
         size_t room = h->room ? h->room * 2 : 64;
         void *p = mem_grow(h->heap, room * sizeof *h->heap);
-        if (!p) { lock_release(&h->lock); return false; }
+        if (!p) return false;
         h->heap = p;
         h->room = room;
     }
     t->heap = h;
     sift_up(h, h->n++, t->when, t);
-    earliest = t->slot == 1;
     note_first(h);
+    return true;
+}
+
+bool timer_start(timer *t, worker *w) {
+    timers *h = w->timers;
+    lock_acquire(&h->lock);
+    bool done = put_in(h, t), earliest = done && t->slot == 1;
     lock_release(&h->lock);
+    if (!done) return false;
     if (earliest && w != g_worker && atomic_load(&w->sleeping)) g_hooks.ring(w);
     return true;
 }
@@ -91,6 +95,15 @@ bool timer_stop(timer *t) {
     if (armed) take_out(h, t);
     lock_release(&h->lock);
     return armed;
+}
+
+void timers_move(timers *from, timers *to) {
+    for (size_t i = 0; i < from->n; i++) {
+        from->heap[i].t->slot = 0;
+        put_in(to, from->heap[i].t);             /* without memory it is lost */
+    }
+    from->n = 0;
+    note_first(from);
 }
 
 int timers_run(timers *h, int64_t now) {
@@ -152,7 +165,8 @@ static void sleep_over(timer *t, int64_t now) {
 
 int timer_sleep(G *g, int64_t ns) {
     int64_t until = clock_ns() + ns;
-    worker *w = g->worker ? g->worker : rt.main ? rt.main->worker : NULL;
+    worker *w = g->worker ? g->worker : g_hooks.helper();
+    if (!w) return -1;
     sleeper *s = mem_alloc(sizeof *s);   /* not on the stack: that will be elsewhere when it fires */
     if (!s) { PyErr_NoMemory(); return -1; }
     *s = (sleeper){ { .when = until, .fire = sleep_over }, g };

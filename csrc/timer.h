@@ -31,10 +31,13 @@ typedef struct timers {
 timers *timers_new(worker *w);
 void timers_free(timers *h);
 
-/* Arms t on the calling worker (a foreign thread: on `w`), to fire at t->when.  false: no memory. */
+/* Arms t, to fire at t->when on w: the calling worker, or g_hooks.helper() for a foreign thread.  false: no
+   memory. */
 bool timer_start(timer *t, worker *w);
 /* true when it was armed and will now not fire. */
 bool timer_stop(timer *t);
+/* After a fork: everything that is armed in `from` goes on in `to`. */
+void timers_move(timers *from, timers *to);
 /* Fires all that are due; how many. */
 int timers_run(timers *h, int64_t now);
 

@@ -14,20 +14,22 @@ import time
 import traceback
 from collections.abc import Callable
 from types import CodeType, TracebackType
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 from gofer import _core
 from gofer.errors import Deadlock, GoroutineExit
 
-__all__ = ["PanicHook", "Row", "dump", "install", "rows", "set_panic_hook", "site"]
+__all__ = ["PanicHook", "Row", "State", "dump", "install", "rows", "set_panic_hook", "site"]
 
 PanicHook: TypeAlias = Callable[[_core.Goroutine, BaseException], object]
+
+State: TypeAlias = Literal["runnable", "running", "waiting", "dead"]
 
 Site: TypeAlias = tuple[CodeType, int]  # code object and line
 
 # As _core.snapshot gives it: goroutine, state, wait reason, what it waits on, since when it waits,
 # frames from the innermost, where it was started, id of the goroutine that started it.
-Row: TypeAlias = tuple[_core.Goroutine, _core.State, str, str, float, list[Site], Site | None, int]
+Row: TypeAlias = tuple[_core.Goroutine, State, str, str, float, list[Site], Site | None, int]
 
 EXIT_STATUS = 2  # of a panic and of a deadlock, as in Go
 

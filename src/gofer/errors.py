@@ -8,7 +8,7 @@ it is complete before anything else of the package exists.
 so that `except Exception` lets them pass.
 """
 
-__all__ = ["Cancelled", "Closed", "Deadlock", "GoroutineExit"]
+__all__ = ["Canceled", "Cancelled", "Closed", "Deadlock", "GoroutineExit"]
 
 
 class Closed(Exception):
@@ -33,6 +33,14 @@ class Deadlock(Exception):
 
     There is no deadlock while a timer is running, I/O or a `blocking` call is under way, or another
     thread that could wake somebody is alive.
+    """
+
+
+class Canceled(Exception):
+    """What was waited for has been cancelled, as Go's `context.Canceled`.
+
+    Raised by `join` of a task that ended because it was cancelled. Who joins it has not been
+    cancelled: that would be `Cancelled`.
     """
 
 

@@ -59,11 +59,12 @@ def run(main: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
     raised from here: `Deadlock` when all goroutines are asleep, `KeyboardInterrupt` on Ctrl-C, and
     `SystemExit` when any goroutine raises it.
 
-    `RuntimeError` if a `run` is in progress already or the caller is a goroutine other than 1;
+    Inside a `run` of goroutine 1 another one is possible: it unwinds what was started in it.
+    `RuntimeError` if the caller is a goroutine other than 1, or a thread other than the main one;
     `TypeError` if `main` is a coroutine function.
     """
     _refuse_coroutine_function("run", main)
-    _core.begin_run()
+    outer = _core.begin_run()
     try:
         try:
             return main(*args, **kwargs)
@@ -71,7 +72,7 @@ def run(main: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
             pass
         _core.park_forever()
     finally:
-        _core.end_run()
+        _core.end_run(outer)
 
 
 def goexit() -> NoReturn:

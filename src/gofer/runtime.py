@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from gofer import _report
-from gofer._core import State, gomaxprocs, gosched, num_goroutine, stats
-from gofer._report import PanicHook
+from gofer._core import gomaxprocs, gosched, num_goroutine, stats
+from gofer._report import PanicHook, State
 from gofer.goroutine import goexit
 
 __all__ = [

@@ -1,0 +1,157 @@
+"""asyncio with its own event loop; `uvloop` runs the same programs on another."""
+
+import asyncio
+from functools import partial
+
+import probe
+
+USES = {
+    "chan_0": "asyncio.Queue(1)",
+    "chan_1000": "asyncio.Queue(1000)",
+    "select_2": "asyncio.wait(FIRST_COMPLETED) on 2 tasks, each a get of a Queue(1)",
+    "select_8": "asyncio.wait(FIRST_COMPLETED) on 8 tasks, each a get of a Queue(1)",
+    "yield_2": "asyncio.sleep(0)",
+    "yield_1000": "asyncio.sleep(0)",
+    "mutex_10": "asyncio.Lock and asyncio.sleep(0)",
+    "park": "asyncio.Event",
+    "park_deep": "asyncio.Event, 5 coroutines deep",
+    "million": "asyncio.Event",
+}
+LEFT_OUT: dict[str, str] = {}
+MOST: dict[str, int] = {}
+
+
+async def nothing():
+    pass
+
+
+async def spawn(n, batch):
+    for _ in range(n // batch):
+        async with asyncio.TaskGroup() as group:
+            for _ in range(batch):
+                group.create_task(nothing())
+
+
+async def spawn_all(n):
+    await spawn(n, n)
+
+
+async def yields(n, tasks):
+    async def loop(times):
+        for _ in range(times):
+            await asyncio.sleep(0)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(tasks):
+            group.create_task(loop(n // tasks))
+
+
+async def produce(queue, n):
+    for i in range(n):
+        await queue.put(i)
+
+
+async def channel(n, cap):
+    queue = asyncio.Queue(cap)
+    producer = asyncio.create_task(produce(queue, n))
+    for _ in range(n):
+        await queue.get()
+    await producer
+
+
+async def select_from(n, queues):
+    sources = [asyncio.Queue(1) for _ in range(queues)]
+    producers = [asyncio.create_task(produce(queue, n)) for queue in sources]
+    gets = {asyncio.create_task(queue.get()): queue for queue in sources}
+    received = 0
+    while received < n:
+        done, _ = await asyncio.wait(gets, return_when=asyncio.FIRST_COMPLETED)
+        for get in done:
+            get.result()
+            queue = gets.pop(get)
+            gets[asyncio.create_task(queue.get())] = queue
+        received += len(done)
+    for task in (*producers, *gets):
+        task.cancel()
+
+
+async def mutex(n):
+    lock = asyncio.Lock()
+    for _ in range(n):
+        async with lock:
+            pass
+
+
+async def mutex_contended(n, tasks=10):
+    lock = asyncio.Lock()
+
+    async def loop(times):
+        for _ in range(times):
+            async with lock:
+                await asyncio.sleep(0)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(tasks):
+            group.create_task(loop(n // tasks))
+
+
+async def timers(n):
+    async with asyncio.TaskGroup() as group:
+        for _ in range(n):
+            group.create_task(asyncio.sleep(0.5))
+    return 500_000_000
+
+
+async def park(n, depth):
+    gate = asyncio.Event()
+    all_ready = asyncio.Event()
+    ready = 0
+
+    async def wait(level):
+        nonlocal ready
+        name, numbers, half = "park", (level, level), level / 2
+        if level > 1:
+            await wait(level - 1)
+        else:
+            ready += 1
+            if ready == n:
+                all_ready.set()
+            await gate.wait()
+        return name, numbers, half
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(n):
+            group.create_task(wait(depth))
+        await all_ready.wait()
+        probe.parked()
+        gate.set()
+
+
+PROGRAMS = {
+    "spawn_1000": partial(spawn, batch=1000),
+    "spawn_100000": spawn_all,
+    "yield_2": partial(yields, tasks=2),
+    "yield_1000": partial(yields, tasks=1000),
+    "chan_0": partial(channel, cap=1),
+    "chan_1000": partial(channel, cap=1000),
+    "select_2": partial(select_from, queues=2),
+    "select_8": partial(select_from, queues=8),
+    "mutex": mutex,
+    "mutex_10": mutex_contended,
+    "timers": timers,
+    "park": partial(park, depth=1),
+    "park_deep": partial(park, depth=5),
+    "million": partial(park, depth=1),
+}
+
+
+def operations(run):
+    """The programs as functions, each in an event loop of its own that `run` makes."""
+
+    def synchronous(program):
+        return lambda n: run(program(n))
+
+    return {name: synchronous(program) for name, program in PROGRAMS.items()}
+
+
+OPERATIONS = operations(asyncio.run)

@@ -1,0 +1,193 @@
+"""gofer, by its public interface."""
+
+from functools import partial
+
+from gofer import Chan, Mutex, WaitGroup, fork, go, gosched, select, sleep
+from gofer.runtime import gomaxprocs
+
+import probe
+
+USES: dict[str, str] = {}
+LEFT_OUT: dict[str, str] = {}
+MOST: dict[str, int] = {}
+
+gomaxprocs(probe.WORKERS)
+
+
+def nothing():
+    pass
+
+
+def spawn(n, batch):
+    for _ in range(n // batch):
+        wg = WaitGroup()
+        for _ in range(batch):
+            wg.go(nothing)
+        wg.wait()
+
+
+def spawn_all(n):
+    spawn(n, n)
+
+
+def yields(n, goroutines):
+    def loop(times):
+        for _ in range(times):
+            gosched()
+
+    with WaitGroup() as wg:
+        for _ in range(goroutines):
+            wg.go(loop, n // goroutines)
+
+
+def produce(ch, n):
+    for i in range(n):
+        ch.send(i)
+    ch.close()
+
+
+def channel(n, cap):
+    ch = Chan(cap)
+    go(produce, ch, n)
+    for _ in ch:
+        pass
+
+
+def select_from(n, channels):
+    chans = [Chan() for _ in range(channels)]
+    for ch in chans:
+        go(produce, ch, n // channels + 1)
+    cases = [ch.recv for ch in chans]
+    for _ in range(n):
+        select(*cases)
+    for ch in chans:  # let the producers end
+        for _ in ch:
+            pass
+
+
+def mutex(n):
+    lock = Mutex()
+    for _ in range(n):
+        with lock:
+            pass
+
+
+def mutex_contended(n, goroutines=10):
+    lock = Mutex()
+
+    def loop(times):
+        for _ in range(times):
+            with lock:
+                gosched()
+
+    with WaitGroup() as wg:
+        for _ in range(goroutines):
+            wg.go(loop, n // goroutines)
+
+
+def timers(n):
+    with WaitGroup() as wg:
+        for _ in range(n):
+            wg.go(sleep, 0.5)
+    return 500_000_000
+
+
+def park(n, depth):
+    gate = Chan()
+    ready = WaitGroup()
+
+    def wait(level):
+        name, numbers, half = "park", (level, level), level / 2
+        if level > 1:
+            wait(level - 1)
+        else:
+            ready.done()
+            gate.recv_ok()
+        return name, numbers, half
+
+    ready.add(n)
+    with WaitGroup() as ends:
+        for _ in range(n):
+            ends.go(wait, depth)
+        ready.wait()
+        probe.parked()
+        gate.close()
+
+
+# --- two workers --------------------------------------------------------------------------------
+
+
+def elsewhere(fn, *args):
+    """Starts fn on another worker: this one is not given up before it runs."""
+    started = []
+
+    def start():
+        started.append(True)
+        fn(*args)
+
+    go(start)
+    while not started:
+        pass
+
+
+def ping_pong(n):
+    ping, pong = Chan(), Chan()
+
+    def answer():
+        for value in ping:
+            pong.send(value)
+
+    elsewhere(answer)
+    for i in range(n):
+        ping.send(i)
+        pong.recv()
+    ping.close()
+
+
+def channel_across(n, cap):
+    ch = Chan(cap)
+    elsewhere(produce, ch, n)
+    for _ in ch:
+        pass
+
+
+def fan_out(n, consumers=4):
+    ch = Chan(1000)
+
+    def consume():
+        for _ in ch:
+            pass
+
+    with WaitGroup() as wg:
+        for _ in range(consumers):
+            wg.go(consume)
+        produce(ch, n)
+
+
+def fork_join(n):
+    for task in [fork(probe.work) for _ in range(n)]:
+        task.join()
+
+
+OPERATIONS = {
+    "spawn_1000": partial(spawn, batch=1000),
+    "spawn_100000": spawn_all,
+    "yield_2": partial(yields, goroutines=2),
+    "yield_1000": partial(yields, goroutines=1000),
+    "chan_0": partial(channel, cap=0),
+    "chan_1000": partial(channel, cap=1000),
+    "select_2": partial(select_from, channels=2),
+    "select_8": partial(select_from, channels=8),
+    "mutex": mutex,
+    "mutex_10": mutex_contended,
+    "timers": timers,
+    "park": partial(park, depth=1),
+    "park_deep": partial(park, depth=5),
+    "million": partial(park, depth=1),
+    "ping_pong": ping_pong,
+    "chan_0_across": partial(channel_across, cap=0),
+    "chan_1000_across": partial(channel_across, cap=1000),
+    "fan_out": fan_out,
+    "fork_join_1": fork_join,
+    "fork_join_2": fork_join,
+}

@@ -1,0 +1,229 @@
+"""runloom: fibers on a stack each; one hub, or several on a free-threaded build."""
+
+from functools import partial
+
+import runloom
+from runloom import Chan, WaitGroup
+from runloom.sync import Lock
+
+import probe
+
+USES = {
+    "spawn_1000": "runloom.run(1) runs the batch to its end; cheaper than its WaitGroup",
+    "spawn_100000": "runloom.run(1) runs them to their end; cheaper than its WaitGroup",
+    "mutex": "runloom.sync.Lock",
+    "mutex_10": "runloom.sync.Lock and yield_now",
+    "fork_join_1": "gather",
+    "fork_join_2": "gather",
+}
+LEFT_OUT: dict[str, str] = {}
+MOST = dict.fromkeys(("timers", "park", "park_deep"), 20_000)  # Linux allows 65,530 mappings
+
+
+def nothing():
+    pass
+
+
+def main_fiber(program):
+    """The program as a function that runs it as the main fiber."""
+
+    def function(n):
+        failed = []
+
+        def main():
+            try:
+                program(n)
+            except BaseException as error:
+                failed.append(error)
+
+        runloom.run(probe.WORKERS, main)
+        if failed:
+            raise failed[0]
+
+    return function
+
+
+def spawn(n, batch):
+    for _ in range(n // batch):
+        for _ in range(batch):
+            runloom.fiber(nothing)
+        runloom.run(1)
+
+
+def spawn_all(n):
+    spawn(n, n)
+
+
+def yields(n, fibers):
+    def loop():
+        for _ in range(times):
+            runloom.yield_now()
+
+    times = n // fibers
+    for _ in range(fibers):
+        runloom.fiber(loop)
+    runloom.run(1)
+
+
+def produce(ch, n):
+    for i in range(n):
+        ch.send(i)
+    ch.close()
+
+
+def channel(n, cap):
+    ch = Chan(cap)
+    runloom.fiber(produce, ch, n)
+    for _ in ch:
+        pass
+
+
+def select_from(n, channels):
+    chans = [Chan() for _ in range(channels)]
+    for ch in chans:
+        runloom.fiber(produce, ch, n // channels + 1)
+    cases = [("recv", ch) for ch in chans]
+    for _ in range(n):
+        runloom.select(cases)
+    for ch in chans:  # let the producers end
+        for _ in ch:
+            pass
+
+
+def mutex(n):
+    lock = Lock()
+    for _ in range(n):
+        with lock:
+            pass
+
+
+def mutex_contended(n, fibers=10):
+    lock = Lock()
+
+    def loop():
+        for _ in range(times):
+            with lock:
+                runloom.yield_now()
+
+    times = n // fibers
+    for _ in range(fibers):
+        runloom.fiber(loop)
+    runloom.run(1)
+
+
+def timers(n):
+    def sleeper():
+        runloom.sleep(0.5)
+
+    for _ in range(n):
+        runloom.fiber(sleeper)
+    runloom.run(1)
+    return 500_000_000
+
+
+def park(n, depth):
+    gate = Chan()
+    all_ready = Chan(1)
+    ready = 0
+
+    def wait(level):
+        nonlocal ready
+        name, numbers, half = "park", (level, level), level / 2
+        if level > 1:
+            wait(level - 1)
+        else:
+            ready += 1
+            if ready == n:
+                all_ready.send(True)
+            gate.recv()
+        return name, numbers, half
+
+    def start():
+        wait(depth)
+
+    for _ in range(n):
+        runloom.fiber(start)
+    all_ready.recv()
+    probe.parked()
+    gate.close()
+
+
+# --- two workers --------------------------------------------------------------------------------
+
+
+def elsewhere(fn, *args):
+    """Starts fn on another hub: this one is not given up before it runs."""
+    started = []
+
+    def start():
+        started.append(True)
+        fn(*args)
+
+    runloom.fiber(start)
+    while not started:
+        pass
+
+
+def ping_pong(n):
+    ping, pong = Chan(), Chan()
+
+    def answer():
+        for value in ping:
+            pong.send(value)
+
+    elsewhere(answer)
+    for i in range(n):
+        ping.send(i)
+        pong.recv()
+    ping.close()
+
+
+def channel_across(n, cap):
+    ch = Chan(cap)
+    elsewhere(produce, ch, n)
+    for _ in ch:
+        pass
+
+
+def fan_out(n, consumers=4):
+    ch = Chan(1000)
+    wg = WaitGroup()
+
+    def consume():
+        for _ in ch:
+            pass
+        wg.done()
+
+    wg.add(consumers)
+    for _ in range(consumers):
+        runloom.fiber(consume)
+    produce(ch, n)
+    wg.wait()
+
+
+def fork_join(n):
+    runloom.gather(*[probe.work] * n)
+
+
+OPERATIONS = {
+    "spawn_1000": partial(spawn, batch=1000),
+    "spawn_100000": spawn_all,
+    "yield_2": partial(yields, fibers=2),
+    "yield_1000": partial(yields, fibers=1000),
+    "chan_0": main_fiber(partial(channel, cap=0)),
+    "chan_1000": main_fiber(partial(channel, cap=1000)),
+    "select_2": main_fiber(partial(select_from, channels=2)),
+    "select_8": main_fiber(partial(select_from, channels=8)),
+    "mutex": main_fiber(mutex),
+    "mutex_10": mutex_contended,
+    "timers": timers,
+    "park": main_fiber(partial(park, depth=1)),
+    "park_deep": main_fiber(partial(park, depth=5)),
+    "million": main_fiber(partial(park, depth=1)),
+    "ping_pong": main_fiber(ping_pong),
+    "chan_0_across": main_fiber(partial(channel_across, cap=0)),
+    "chan_1000_across": main_fiber(partial(channel_across, cap=1000)),
+    "fan_out": main_fiber(fan_out),
+    "fork_join_1": main_fiber(fork_join),
+    "fork_join_2": main_fiber(fork_join),
+}

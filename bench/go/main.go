@@ -1,0 +1,312 @@
+// The programs of bench/contenders in Go, and the loop of bench/harness.py:
+// `bench OPERATION KIND N SECONDS` prints a line of JSON.
+package main
+
+import (
+	"fmt"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+var operations = map[string]func(n int){
+	"spawn_1000":       func(n int) { spawn(n, 1000) },
+	"spawn_100000":     func(n int) { spawn(n, n) },
+	"yield_2":          func(n int) { yields(n, 2) },
+	"yield_1000":       func(n int) { yields(n, 1000) },
+	"chan_0":           func(n int) { channel(n, 0) },
+	"chan_1000":        func(n int) { channel(n, 1000) },
+	"select_2":         select2,
+	"select_8":         select8,
+	"mutex":            mutex,
+	"mutex_10":         func(n int) { mutexContended(n, 10) },
+	"timers":           timers,
+	"park":             func(n int) { park(n, 1) },
+	"park_deep":        func(n int) { park(n, 5) },
+	"million":          func(n int) { park(n, 1) },
+	"ping_pong":        pingPong,
+	"chan_0_across":    func(n int) { channel(n, 0) },
+	"chan_1000_across": func(n int) { channel(n, 1000) },
+	"fan_out":          func(n int) { fanOut(n, 4) },
+	"fork_join_1":      forkJoin,
+	"fork_join_2":      forkJoin,
+}
+
+const sleepTime = 500 * time.Millisecond
+
+// Written by functions whose work must not be optimised away.
+var sink int
+
+//go:noinline
+func done(wg *sync.WaitGroup) { wg.Done() }
+
+func spawn(n, batch int) {
+	for range n / batch {
+		var wg sync.WaitGroup
+		for range batch {
+			wg.Add(1)
+			go done(&wg)
+		}
+		wg.Wait()
+	}
+}
+
+func yields(n, goroutines int) {
+	var wg sync.WaitGroup
+	for range goroutines {
+		wg.Go(func() {
+			for range n / goroutines {
+				runtime.Gosched()
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func produce(ch chan<- int, n int) {
+	for i := range n {
+		ch <- i
+	}
+	close(ch)
+}
+
+func channel(n, size int) {
+	ch := make(chan int, size)
+	go produce(ch, n)
+	for i := range ch {
+		sink = i
+	}
+}
+
+func producers(n, channels int) []chan int {
+	chans := make([]chan int, channels)
+	for i := range chans {
+		chans[i] = make(chan int)
+		go produce(chans[i], n/channels+1)
+	}
+	return chans
+}
+
+func drain(chans []chan int) {
+	for _, ch := range chans {
+		for i := range ch {
+			sink = i
+		}
+	}
+}
+
+// Closed channels stay ready: a select counts only what was sent.
+func select2(n int) {
+	chans := producers(n, 2)
+	a, b := chans[0], chans[1]
+	for range n {
+		select {
+		case sink = <-a:
+		case sink = <-b:
+		}
+	}
+	drain(chans)
+}
+
+func select8(n int) {
+	chans := producers(n, 8)
+	a, b, c, d, e, f, g, h := chans[0], chans[1], chans[2], chans[3], chans[4], chans[5], chans[6], chans[7]
+	for range n {
+		select {
+		case sink = <-a:
+		case sink = <-b:
+		case sink = <-c:
+		case sink = <-d:
+		case sink = <-e:
+		case sink = <-f:
+		case sink = <-g:
+		case sink = <-h:
+		}
+	}
+	drain(chans)
+}
+
+func mutex(n int) {
+	var mu sync.Mutex
+	for i := range n {
+		mu.Lock()
+		sink = i
+		mu.Unlock()
+	}
+}
+
+func mutexContended(n, goroutines int) {
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	for range goroutines {
+		wg.Go(func() {
+			for range n / goroutines {
+				mu.Lock()
+				runtime.Gosched()
+				mu.Unlock()
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func timers(n int) {
+	var wg sync.WaitGroup
+	for range n {
+		wg.Go(func() { time.Sleep(sleepTime) })
+	}
+	wg.Wait()
+}
+
+//go:noinline
+func wait(level int, ready *sync.WaitGroup, gate chan struct{}) int {
+	numbers := [3]int{level, level + 1, level + 2}
+	if level > 1 {
+		return wait(level-1, ready, gate) + numbers[level%3]
+	}
+	ready.Done()
+	<-gate
+	return numbers[level%3]
+}
+
+var atPark int
+
+func park(n, depth int) {
+	var ready, ends sync.WaitGroup
+	gate := make(chan struct{})
+	ready.Add(n)
+	ends.Add(n)
+	for range n {
+		go func() {
+			wait(depth, &ready, gate)
+			ends.Done()
+		}()
+	}
+	ready.Wait()
+	atPark = memory()
+	close(gate)
+	ends.Wait()
+}
+
+func pingPong(n int) {
+	ping, pong := make(chan int), make(chan int)
+	go func() {
+		for value := range ping {
+			pong <- value
+		}
+	}()
+	for i := range n {
+		ping <- i
+		sink = <-pong
+	}
+	close(ping)
+}
+
+func fanOut(n, consumers int) {
+	ch := make(chan int, 1000)
+	var wg sync.WaitGroup
+	for range consumers {
+		wg.Go(func() {
+			for range ch {
+			}
+		})
+	}
+	produce(ch, n)
+	wg.Wait()
+}
+
+//go:noinline
+func work() int {
+	total := 0
+	for i := range 10_000 {
+		total += i * i % 7
+	}
+	return total
+}
+
+func forkJoin(n int) {
+	results := make(chan int, n)
+	for range n {
+		go func() { results <- work() }()
+	}
+	for range n {
+		sink = <-results
+	}
+}
+
+// --- the harness --------------------------------------------------------------------------------
+
+// memory returns the bytes that this process has for itself.
+func memory() int {
+	rollup, err := os.ReadFile("/proc/self/smaps_rollup")
+	check(err)
+	for line := range strings.Lines(string(rollup)) {
+		if fields := strings.Fields(line); fields[0] == "Pss:" {
+			kilobytes, err := strconv.Atoi(fields[1])
+			check(err)
+			return kilobytes * 1024
+		}
+	}
+	panic("no Pss in smaps_rollup")
+}
+
+func timed(name string, n int) float64 {
+	start := time.Now()
+	operations[name](n)
+	spent := time.Since(start)
+	if name == "timers" {
+		spent -= sleepTime
+	}
+	return float64(spent.Nanoseconds())
+}
+
+func rate(name string, n int, seconds float64) (int, float64) {
+	step, budget := n, seconds*1e9
+	ns := timed(name, n)
+	for ns < budget/10 {
+		n *= 4
+		ns = timed(name, n)
+	}
+	n = max(int(float64(n)*budget/ns/float64(step)), 1) * step
+	return n, timed(name, n) / float64(n)
+}
+
+func check(err error) {
+	if err != nil {
+		panic(err)
+	}
+}
+
+func main() {
+	name, kind := os.Args[1], os.Args[2]
+	n, err := strconv.Atoi(os.Args[3])
+	check(err)
+	seconds, err := strconv.ParseFloat(os.Args[4], 64)
+	check(err)
+	if operations[name] == nil {
+		panic("no operation " + name)
+	}
+	var value float64
+	switch kind {
+	case "rate":
+		n, value = rate(name, n, seconds)
+	case "once":
+		operations[name](max(n/100, 1))
+		value = timed(name, n) / float64(n)
+	case "bytes":
+		operations[name](max(n/1000, 1))
+		runtime.GC()
+		before := memory()
+		operations[name](n)
+		value = float64(atPark-before) / float64(n)
+	case "million":
+		operations[name](max(n/1000, 1))
+		value = timed(name, n) / 1e9
+	default:
+		panic("no kind " + kind)
+	}
+	fmt.Printf("{\"n\": %d, \"value\": %g, \"memory\": %d, \"uses\": \"\"}\n", n, value, atPark)
+}

@@ -1,0 +1,79 @@
+"""What is measured: the operations, and the settings (interpreter, workers) they are measured in.
+
+An operation is a name that contenders answer to, a number of items and a kind:
+
+    rate     run with as many items as fit the time given, a multiple of `n`: ns an item
+    once     run once with exactly `n` items (after a hundredth of it, to warm up): ns an item
+    bytes    `n` goroutines parked at once: growth of the process, bytes a goroutine
+    million  `n` goroutines started, parked, woken, ended: seconds, and the size of the process
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal["rate", "once", "bytes", "million"]
+
+
+@dataclass(frozen=True)
+class Operation:
+    name: str
+    title: str
+    kind: Kind = "rate"
+    n: int = 1_000
+    workers: int = 1
+    rounds: int | None = None  # at most so many, because it is slow
+
+    @property
+    def unit(self) -> str:
+        return {"bytes": "bytes", "million": "s"}.get(self.kind, "ns")
+
+
+ONE_WORKER = (
+    Operation("spawn_1000", "spawn and wait, batches of 1,000"),
+    Operation("spawn_100000", "spawn 100,000, then wait", "once", 100_000),
+    Operation("yield_2", "yield, 2 goroutines"),
+    Operation("yield_1000", "yield, 1,000 goroutines", n=200_000),
+    Operation("chan_0", "unbuffered channel, an item"),
+    Operation("chan_1000", "buffered channel (1,000), an item"),
+    Operation("select_2", "select over 2 channels, an item"),
+    Operation("select_8", "select over 8 channels, an item"),
+    Operation("mutex", "mutex, uncontended"),
+    Operation("mutex_10", "mutex, 10 goroutines, held across a yield"),
+    Operation("timers", "100,000 sleeps at once, a sleep", "once", 100_000, rounds=3),
+    Operation("park", "a parked goroutine, shallow", "bytes", 100_000, rounds=2),
+    Operation("park_deep", "a parked goroutine, 5 frames with locals", "bytes", 100_000, rounds=2),
+    Operation("million", "1,000,000: spawn, park, wake, end", "million", 1_000_000, rounds=1),
+)
+
+TWO_WORKERS = (
+    Operation("ping_pong", "ping-pong between two workers, a round trip", workers=2),
+    Operation("chan_0_across", "unbuffered channel between two workers, an item", workers=2),
+    Operation("chan_1000_across", "buffered channel between two workers, an item", workers=2),
+    Operation("fan_out", "one producer, 4 consumers on 2 workers, an item", workers=2),
+    Operation("fork_join_1", "fork-join of CPU-bound tasks, 1 worker, a task", n=200, workers=1),
+    Operation("fork_join_2", "fork-join of CPU-bound tasks, 2 workers, a task", n=200, workers=2),
+)
+
+
+@dataclass(frozen=True)
+class Setting:
+    name: str
+    interpreter: str
+    operations: tuple[Operation, ...]
+    contenders: tuple[str, ...]
+
+
+PEERS = ("asyncio", "uvloop", "gevent", "greenlet", "runloom", "trio", "threads")
+GIL = Setting("3.13, one worker", "3.13", ONE_WORKER, ("gofer", "go", *PEERS))
+FREE_ONE = Setting("3.13t, one worker", "3.13t", ONE_WORKER, ("gofer", "runloom", "tonio"))
+FREE_TWO = Setting(
+    "3.13t, two workers", "3.13t", TWO_WORKERS, ("gofer", "go", "runloom", "tonio", "threads")
+)
+SETTINGS = (GIL, FREE_ONE, FREE_TWO)
+
+# Names that were asked for and can not be measured.
+NOT_MEASURED = {
+    "pyroutine": "PyPI has a package of that name, but it records mouse clicks; the library is not there",
+    "tonio on 3.13": "it says that it is for free-threaded Python only; measured on 3.13t",
+    "gevent, greenlet on 3.13t": "not asked for: they have one thread's worth of workers",
+}

@@ -1,0 +1,350 @@
+/* Goroutine and Task as Python sees them; go, fork, current, gosched; what becomes of a failure. */
+#include "module.h"
+#include "sema.h"
+#include <structmember.h>
+#include <unistd.h>
+
+/* --- starting ------------------------------------------------------------------------------------------ */
+static PyObject *inner_function(PyObject *fn) {
+    if (PyMethod_Check(fn)) fn = PyMethod_GET_FUNCTION(fn);
+    return fn;
+}
+
+/* functools.partial objects may be nested; a borrowed reference to what they call in the end. */
+static PyObject *without_partial(PyObject *fn) {
+    while (!strcmp(Py_TYPE(fn)->tp_name, "functools.partial")) {
+        PyObject *inner = PyObject_GetAttrString(fn, "func");
+        if (!inner) { PyErr_Clear(); break; }
+        fn = inner;
+        Py_DECREF(inner);                /* the partial holds it */
+    }
+    return fn;
+}
+
+static int refuse_coroutine_function(const char *what, PyObject *fn) {
+    if (!PyFunction_Check(fn) && !PyMethod_Check(fn)) fn = without_partial(fn);
+    fn = inner_function(fn);
+    if (LIKELY(!PyFunction_Check(fn)
+               || !(((PyCodeObject *)PyFunction_GET_CODE(fn))->co_flags & CO_COROUTINE))) return 0;
+    PyErr_Format(PyExc_TypeError,
+                 "%s() of the coroutine function %U: calling it would not run it; use gofer.aio "
+                 "(aio.await_(%U(...)) in a plain function)",
+                 what, ((PyFunctionObject *)fn)->func_qualname, ((PyFunctionObject *)fn)->func_qualname);
+    return -1;
+}
+
+int py_check_callable(const char *what, PyObject *const *args, Py_ssize_t nargs) {
+    if (UNLIKELY(nargs == 0)) {
+        PyErr_Format(PyExc_TypeError, "%s() needs a function to call", what);
+        return -1;
+    }
+    if (UNLIKELY(!PyCallable_Check(args[0]))) {
+        PyErr_Format(PyExc_TypeError, "%s() of %R: it can not be called; pass a function and its arguments "
+                     "(%s(f, x), not %s(f(x)))", what, args[0], what, what);
+        return -1;
+    }
+    return refuse_coroutine_function(what, args[0]);
+}
+
+PyObject *py_start(enum g_kind kind, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
+                   void (*at_end)(G *, PyObject *), PyObject *arg) {
+    G *g = g_new(kind, args, nargs, kwnames);
+    if (UNLIKELY(!g)) { Py_XDECREF(arg); return NULL; }
+    g->at_end = at_end;
+    g->at_end_arg = arg;
+    if (UNLIKELY(g_spawn(g) < 0)) { Py_DECREF(g); return NULL; }
+    return (PyObject *)g;
+}
+
+static PyObject *py_go(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
+    if (UNLIKELY(py_check_callable("go", args, nargs) < 0)) return NULL;
+    return py_start(KIND_GO, args, nargs, kwnames, NULL, NULL);
+}
+
+static PyObject *py_fork(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
+    if (UNLIKELY(py_check_callable("fork", args, nargs) < 0)) return NULL;
+    return py_start(KIND_TASK, args, nargs, kwnames, NULL, NULL);
+}
+
+static PyObject *py_current(PyObject *module, PyObject *unused) {
+    return Py_XNewRef((PyObject *)g_self());
+}
+
+static PyObject *py_gosched(PyObject *module, PyObject *const *args, Py_ssize_t nargs) {
+    if (UNLIKELY(no_args("gosched", nargs) < 0)) return NULL;
+    G *g = g_self();
+    if (UNLIKELY(!g || g_yield(g) < 0)) return NULL;
+    Py_RETURN_NONE;
+}
+
+/* --- what becomes of a failure ---------------------------------------------------------------------------- */
+PyObject *py_panic_hook;             /* set_hooks */
+
+/* Ends the process.  The hook prints and exits; what follows it here is for when it can not. */
+static void panic(G *g, PyObject *exc) {
+    PyObject *hook = py_panic_hook;
+    if (hook) {
+        PyObject *r = PyObject_CallFunctionObjArgs(hook, (PyObject *)g, exc, NULL);
+        if (!r && relaxed_load(&g->pending) & P_KILL) {      /* another one panics, or run() is over */
+            PyErr_Clear();
+            return;
+        }
+        Py_XDECREF(r);
+        if (!r) PyErr_Print();
+    } else {
+        ps_raise(Py_NewRef(exc));
+        PyErr_Print();
+    }
+    _exit(2);
+}
+
+/* Ended by being cancelled: a join says so, without being a failure that wants to be seen. */
+static void note_cancelled(G *g) {
+    if (g->kind != KIND_TASK) return;
+    g->exception = PyObject_CallFunction(rt.errors.canceled, "s",
+                                         "join of a task that was cancelled: it has no result");
+    if (!g->exception) g->exception = ps_take_exception();
+    g->seen = true;
+}
+
+static void failed(G *g) {
+    PyObject *exc = ps_take_exception();
+    if (!exc) return;
+    bool killed = relaxed_load(&g->pending) & P_KILL;
+    if (PyErr_GivenExceptionMatches(exc, rt.errors.exit)) {}
+    else if (PyErr_GivenExceptionMatches(exc, rt.errors.cancelled)) note_cancelled(g);
+    else if (killed) {
+        ps_raise(Py_NewRef(exc));
+        PyErr_WriteUnraisable((PyObject *)g);
+    } else {
+        bool exits = PyErr_GivenExceptionMatches(exc, PyExc_SystemExit);
+        if (exits) g_interrupt_main(Py_NewRef(exc));
+        if (g->kind == KIND_TASK) {
+            g->exception = Py_NewRef(exc);
+            g->seen = exits;
+        } else if (!exits) panic(g, exc);
+    }
+    Py_DECREF(exc);
+    if (PyErr_Occurred()) PyErr_WriteUnraisable((PyObject *)g);
+}
+
+/* In the child of a fork that was made in this goroutine: the program ends with it. */
+static void main_ended(PyObject *result) {
+    if (!result) {
+        PyErr_Print();                   /* exits on SystemExit */
+        Py_Exit(1);
+    }
+    Py_Exit(0);
+}
+
+/* --- Goroutine ------------------------------------------------------------------------------------------------ */
+static const char *state_name(const G *g) {
+    switch (g->state) {
+    case G_RUNNING: return "running";
+    case G_WAITING: return "waiting";
+    case G_DEAD: return "dead";
+    default: return "runnable";
+    }
+}
+
+static PyObject *goroutine_id(G *g, void *unused) { return PyLong_FromUnsignedLongLong(g->id); }
+static PyObject *goroutine_state(G *g, void *unused) { return PyUnicode_InternFromString(state_name(g)); }
+static PyObject *goroutine_done(G *g, void *unused) { return PyBool_FromLong(g->state == G_DEAD); }
+
+static PyObject *default_name(G *g) {
+    if (g == rt.main) return PyUnicode_FromString("main");
+    if (g_is_foreign(g)) return PyUnicode_FromString("thread");
+    if (g->args) {
+        PyObject *fn = without_partial(fnref_get(g->fn));
+        PyObject *name = PyObject_GetAttrString(fn, "__qualname__");
+        if (name && PyUnicode_Check(name)) return name;
+        Py_XDECREF(name);
+        PyErr_Clear();
+        return PyUnicode_FromString(Py_TYPE(fn)->tp_name);
+    }
+    return PyUnicode_FromFormat("goroutine %llu", (unsigned long long)g->id);
+}
+
+static PyObject *goroutine_name(G *g, void *unused) {
+    lock_acquire(&g->lock);
+    PyObject *name = Py_XNewRef(g->name);
+    lock_release(&g->lock);
+    return name ? name : default_name(g);
+}
+
+static int goroutine_set_name(G *g, PyObject *value, void *unused) {
+    if (!value || !PyUnicode_Check(value)) {
+        PyErr_Format(PyExc_TypeError, "the name of a goroutine is a str%s%.200s", value ? ", not " : "",
+                     value ? Py_TYPE(value)->tp_name : ": it can not be deleted");
+        return -1;
+    }
+    lock_acquire(&g->lock);
+    PyObject *old = g->name;
+    g->name = Py_NewRef(value);
+    lock_release(&g->lock);
+    Py_XDECREF(old);
+    return 0;
+}
+
+static PyObject *goroutine_repr(G *g) {
+    PyObject *name = goroutine_name(g, NULL);
+    if (!name) return NULL;
+    const char *kind = g->kind == KIND_TASK ? "Task" : "Goroutine";
+    const char *why = g->state == G_WAITING ? wait_reason_names[g->why] : "";
+    PyObject *r = PyUnicode_FromFormat("<%s %llu %R %s%s%s%s>", kind, (unsigned long long)g->id, name,
+                                       state_name(g), *why ? " (" : "", why, *why ? ")" : "");
+    Py_DECREF(name);
+    return r;
+}
+
+static PyObject *goroutine_join(PyObject *self, PyObject *const *args, Py_ssize_t nargs) {
+    if (no_args("join", nargs) < 0 || sema_join((G *)self) < 0) return NULL;
+    Py_RETURN_NONE;
+}
+
+static void goroutine_dealloc(G *g) {
+    g_clear(g);
+    g_free(g);
+}
+
+static PyGetSetDef goroutine_getset[] = {
+    {"id", (getter)goroutine_id, NULL, "1 for main; never given twice in a process.", NULL},
+    {"name", (getter)goroutine_name, (setter)goroutine_set_name,
+     "For people: what it runs, unless set to another string.", NULL},
+    {"state", (getter)goroutine_state, NULL, "\"runnable\", \"running\", \"waiting\" or \"dead\".", NULL},
+    {"done", (getter)goroutine_done, NULL, "Whether it has ended.", NULL},
+    {NULL},
+};
+static PyMethodDef goroutine_methods[] = {
+    {"join", FAST(goroutine_join), METH_FASTCALL,
+     "join($self, /)\n--\n\n"
+     "Wait until it has ended; raise nothing of its own failure. Raises Cancelled in a cancelled scope,\n"
+     "and RuntimeError when a goroutine joins itself."},
+    {NULL},
+};
+PyTypeObject Goroutine_Type = {
+    PyVarObject_HEAD_INIT(NULL, 0)
+    .tp_name = "gofer.Goroutine",
+    .tp_doc = "A function that runs on its own, started by go(). It can not be made in another way.",
+    .tp_basicsize = sizeof(G),
+    .tp_weaklistoffset = offsetof(G, weakrefs),
+    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .tp_dealloc = (destructor)goroutine_dealloc,
+    .tp_repr = (reprfunc)goroutine_repr,
+    .tp_methods = goroutine_methods,
+    .tp_getset = goroutine_getset,
+};
+
+/* --- Task ------------------------------------------------------------------------------------------------------ */
+static PyObject *task_join(PyObject *self, PyObject *const *args, Py_ssize_t nargs) {
+    G *g = (G *)self;
+    if (no_args("join", nargs) < 0 || sema_join(g) < 0) return NULL;
+    if (g->exception) {
+        g->seen = true;
+        ps_raise(Py_NewRef(g->exception));
+        return NULL;
+    }
+    if (g->result) return Py_NewRef(g->result);
+    if (!g->abandoned) Py_RETURN_NONE;
+    PyErr_Format(PyExc_RuntimeError, "join of task %llu, which has not survived os.fork(): in the child only "
+                 "the goroutine that called it goes on", (unsigned long long)g->id);
+    return NULL;
+}
+
+static PyObject *task_exception(PyObject *self, PyObject *const *args, Py_ssize_t nargs) {
+    G *g = (G *)self;
+    if (no_args("exception", nargs) < 0 || sema_join(g) < 0) return NULL;
+    g->seen = true;
+    return Py_NewRef(g->exception ? g->exception : Py_None);
+}
+
+static PyObject *task_cancel(PyObject *self, PyObject *unused) {
+    g_cancel((G *)self);
+    Py_RETURN_NONE;
+}
+
+static int task_traverse(G *g, visitproc visit, void *arg) {
+    Py_VISIT(g->result);
+    Py_VISIT(g->exception);
+    return 0;
+}
+
+static int task_clear(G *g) {
+    Py_CLEAR(g->result);
+    Py_CLEAR(g->exception);
+    return 0;
+}
+
+/* A failure that nobody has seen is reported when the task goes. */
+static void task_finalize(G *g) {
+    if (!g->exception || g->seen) return;
+    g->seen = true;
+    PyObject *before = ps_take_exception();
+    ps_raise(Py_NewRef(g->exception));
+    PyErr_WriteUnraisable((PyObject *)g);
+    if (before) ps_raise(before);
+}
+
+static void task_dealloc(G *g) {
+    if (PyObject_CallFinalizerFromDealloc((PyObject *)g) < 0) return;
+    PyObject_GC_UnTrack(g);
+    g_clear(g);
+    g_free(g);
+}
+
+static PyMethodDef task_methods[] = {
+    {"join", FAST(task_join), METH_FASTCALL,
+     "join($self, /)\n--\n\n"
+     "Wait until it has ended; return its value or raise its exception (Canceled if it was cancelled).\n"
+     "None if it ended by goexit(). Raises Cancelled in a cancelled scope."},
+    {"exception", FAST(task_exception), METH_FASTCALL,
+     "exception($self, /)\n--\n\n"
+     "Wait until it has ended; return its exception, or None if there was none. It then counts as seen\n"
+     "and is not reported. Raises Cancelled in a cancelled scope."},
+    {"cancel", task_cancel, METH_NOARGS,
+     "cancel($self, /)\n--\n\n"
+     "Every operation in it that would have to wait raises Cancelled from now on. Does not wait."},
+    {"__class_getitem__", Py_GenericAlias, METH_O | METH_CLASS, "Task[T]: a task whose value is a T."},
+    {NULL},
+};
+PyTypeObject Task_Type = {
+    PyVarObject_HEAD_INIT(NULL, 0)
+    .tp_name = "gofer.Task",
+    .tp_doc = "A goroutine that keeps its result or failure for who joins it; started by fork() or Group.go().",
+    .tp_base = &Goroutine_Type,
+    .tp_basicsize = sizeof(G),
+    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .tp_dealloc = (destructor)task_dealloc,
+    .tp_traverse = (traverseproc)task_traverse,
+    .tp_clear = (inquiry)task_clear,
+    .tp_finalize = (destructor)task_finalize,
+    .tp_methods = task_methods,
+};
+
+static PyMethodDef functions[] = {
+    {"go", FAST(py_go), METH_FASTCALL | METH_KEYWORDS,
+     "go($module, fn, /, *args, **kwargs)\n--\n\n"
+     "Start fn(*args, **kwargs) as a goroutine and return its Goroutine.\n\n"
+     "An exception that it lets escape is a panic and ends the program with status 2, as in Go; ending by\n"
+     "Cancelled or goexit() is none. Does not wait. TypeError if fn can not be called or is a coroutine\n"
+     "function."},
+    {"fork", FAST(py_fork), METH_FASTCALL | METH_KEYWORDS,
+     "fork($module, fn, /, *args, **kwargs)\n--\n\n"
+     "Start fn(*args, **kwargs) as a goroutine and return its Task, whose join() returns its value or raises\n"
+     "its exception. A failure that nobody joins is reported through sys.unraisablehook when the task is\n"
+     "dropped. Does not wait. TypeError as for go()."},
+    {"current", py_current, METH_NOARGS,
+     "current($module, /)\n--\n\n"
+     "The Goroutine that calls this; in a plain thread an object that stands for the thread."},
+    {"gosched", FAST(py_gosched), METH_FASTCALL,
+     "gosched($module, /)\n--\n\n"
+     "Let other goroutines run. Raises Cancelled in a cancelled scope."},
+    {NULL},
+};
+
+int py_g_add(PyObject *module) {
+    g_hooks.failed = failed;
+    g_hooks.main_ended = main_ended;
+    return PyModule_AddType(module, &Goroutine_Type) < 0 || PyModule_AddType(module, &Task_Type) < 0
+        || PyModule_AddFunctions(module, functions) < 0 ? -1 : 0;
+}

@@ -1,0 +1,46 @@
+/* Workers: the threads that run goroutines.  See sched.c for the invariants. */
+#ifndef GOFER_SCHED_H
+#define GOFER_SCHED_H
+
+#include "base.h"
+#include "g.h"
+
+/* Supplies g_hooks.find, spawned, ring, attach, spawn_foreign and helper; the others are module's. */
+void sched_init(void);
+
+/* How many workers may take unstarted goroutines; sets it to n unless n is 0; what it was before. */
+int sched_procs(int n);
+/* The cores this process may use. */
+int sched_cores(void);
+
+/* --- run() ------------------------------------------------------------------------------------------ */
+/* Begins a run inside the one in progress, whose serial goes to *outer; -1 with RuntimeError when the
+   caller is not goroutine 1. */
+int sched_begin_run(uint32_t *outer);
+/* Unwinds every goroutine that was started in this run, and goes back to the outer one.  May wait. */
+void sched_end_run(uint32_t outer);
+
+/* --- the end -------------------------------------------------------------------------------------------- */
+/* The interpreter is about to exit: ends the other workers' threads where they will, and lets nobody
+   wait any more. */
+void sched_exit(void);
+/* In the child of a fork: only the calling goroutine is left, and becomes goroutine 1. */
+void sched_after_fork(void);
+
+/* --- looking -------------------------------------------------------------------------------------------- */
+typedef struct sched_stats {
+    int64_t goroutines;
+    uint64_t switches, spawned, stolen, sleeps;
+    int workers;
+} sched_stats;
+sched_stats sched_count(void);
+
+/* Calls fn for every goroutine that has not ended, and for none else, while the world stands still: fn
+   must neither run Python code nor wait.  `current`: its frames are those of the thread w->ts. */
+typedef bool (*sched_each_fn)(G *g, worker *w, bool current, void *arg);
+void sched_each(sched_each_fn fn, void *arg);
+
+/* Visits what parked and unstarted goroutines hold, for a tp_traverse. */
+int sched_visit(visitproc visit, void *arg);
+
+#endif

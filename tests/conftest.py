@@ -1,0 +1,163 @@
+"""What the tests share: programs in processes of their own, seeds, waiting for a state, overruns.
+
+What must stay true:
+- Nothing here starts a thread that is no daemon: one would keep `Deadlock` from being raised.
+- A test that hangs, and a panic in the test process, say where every goroutine stands.
+- Tests wait for a state (`until`, `parked`), never for a time.
+
+The environment decides: GOFER_SEED replays the random tests; GOFER_TEST_SLOWER multiplies the time
+that programs and tests may take, for builds that are slow.
+"""
+
+import faulthandler
+import os
+import random
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import traceback
+from typing import NamedTuple
+
+import pytest
+
+from gofer import current, gosched, runtime
+
+SLOWER = float(os.environ.get("GOFER_TEST_SLOWER", "1"))
+PROGRAM_SECONDS = 100
+
+# --- overruns and panics ------------------------------------------------------------------------
+
+_stderr = None  # the real one, while pytest captures
+
+
+def pytest_configure(config):
+    global _stderr
+    capture = config.pluginmanager.getplugin("capturemanager")
+    with capture.global_and_fixture_disabled():
+        _stderr = os.fdopen(os.dup(2), "w", buffering=1)
+    runtime.on_panic(report_panic)
+
+
+def report_panic(goroutine, exception):
+    print(f"\npanic in {os.environ.get('PYTEST_CURRENT_TEST')}, {goroutine}", file=_stderr)
+    traceback.print_exception(exception, file=_stderr)
+
+
+def overrun(name):
+    print(f"\noverrun: {name}\n", file=_stderr)
+    runtime.dump(_stderr)
+    faulthandler.dump_traceback(_stderr)
+    os._exit(1)
+
+
+@pytest.hookimpl(optionalhook=True, tryfirst=True)
+def pytest_timeout_set_timer(item, settings):
+    """In place of the thread of pytest-timeout, which is no daemon."""
+    seconds = settings.timeout * SLOWER
+    timer = threading.Timer(seconds, overrun, [item.nodeid])
+    timer.daemon = True
+    timer.start()
+    faulthandler.dump_traceback_later(seconds + 10, exit=True, file=_stderr)  # needs no GIL
+
+    def cancel():
+        faulthandler.cancel_dump_traceback_later()
+        timer.cancel()
+        timer.join()
+
+    item.cancel_timeout = cancel
+    return True
+
+
+# --- waiting for a state ------------------------------------------------------------------------
+
+
+def wait_until(condition):
+    while not condition():
+        gosched()
+
+
+@pytest.fixture
+def until():
+    """`until(condition)` lets the others run until it holds."""
+    return wait_until
+
+
+@pytest.fixture
+def parked():
+    """`parked(*goroutines)` lets the others run until each of them waits."""
+
+    def wait_until_parked(*goroutines):
+        wait_until(lambda: all(g.state == "waiting" for g in goroutines))
+
+    return wait_until_parked
+
+
+@pytest.fixture
+def one_worker():
+    """For a test of the order in which goroutines of one worker run."""
+    before = runtime.gomaxprocs(1)
+    yield
+    runtime.gomaxprocs(before)
+
+
+@pytest.fixture
+def nothing_left():
+    """The test must have ended every goroutine that it started; one may be about to end."""
+    current()  # the first use makes goroutine 1
+    before = runtime.num_goroutine()
+    yield
+    wait_until(lambda: runtime.num_goroutine() <= before)
+
+
+@pytest.fixture
+def rng():
+    """A random number generator; its seed is printed when the test fails."""
+    seed = int(os.environ.get("GOFER_SEED") or random.randrange(2**32))
+    print(f"GOFER_SEED={seed}")
+    return random.Random(seed)
+
+
+# --- programs -----------------------------------------------------------------------------------
+
+
+class Outcome(NamedTuple):
+    status: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def program(tmp_path):
+    """`program(source, *words)` runs the source as a script and returns its `Outcome`.
+
+    A program that takes too long is made to say where its threads are, and the test fails.
+    """
+
+    def execute(source, *words, stdin="", flags=(), **env):
+        path = tmp_path / "prog.py"
+        path.write_text(textwrap.dedent(source).lstrip("\n"))
+        command = [sys.executable, "-X", "faulthandler", *flags, str(path), *map(str, words)]
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **env},
+        )
+        try:
+            out, err = process.communicate(stdin, timeout=PROGRAM_SECONDS * SLOWER)
+            late = False
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGABRT)
+            out, err = process.communicate()
+            late = True
+        print(path.read_text())
+        print(f"--- status {process.returncode}{', overran' * late}")
+        print(f"--- stdout\n{out}--- stderr\n{err}---")
+        assert not late
+        return Outcome(process.returncode, out, err)
+
+    return execute

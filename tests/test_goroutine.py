@@ -1,0 +1,844 @@
+"""go, fork and what they return: Goroutine, Task, join, current, gosched."""
+
+import contextvars
+import functools
+import gc
+import sys
+import threading
+import weakref
+
+import pytest
+
+from gofer import (
+    Cancelled,
+    Chan,
+    Goroutine,
+    Group,
+    Task,
+    WaitGroup,
+    current,
+    fork,
+    go,
+    goexit,
+    gosched,
+    run,
+    sleep,
+)
+from gofer.runtime import num_goroutine
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+
+class Token:
+    """Something that can be referred to weakly."""
+
+
+def unraisable_ones(monkeypatch):
+    """The exceptions that reach sys.unraisablehook from now on."""
+    seen = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda args: seen.append(args.exc_value))
+    return seen
+
+
+def in_thread(fn, *args):
+    """What fn(*args) returns or raises, called in a thread that is no worker."""
+    outcome = []
+
+    def body():
+        try:
+            outcome.append((fn(*args), None))
+        except BaseException as error:
+            outcome.append((None, error))
+
+    thread = threading.Thread(target=body)
+    thread.start()
+    thread.join()
+    value, error = outcome[0]
+    if error is not None:
+        raise error
+    return value
+
+
+# --- what can be started ------------------------------------------------------------------------
+
+
+class Thing:
+    def __init__(self, *args, **kwargs):
+        self.got = (args, kwargs)
+
+    def __call__(self, *args, **kwargs):
+        return args, kwargs
+
+    def method(self, *args, **kwargs):
+        return args, kwargs
+
+    @classmethod
+    def of_class(cls, *args, **kwargs):
+        return args, kwargs
+
+    @staticmethod
+    def static(*args, **kwargs):
+        return args, kwargs
+
+
+def function(*args, **kwargs):
+    return args, kwargs
+
+
+CALLABLES = {
+    "function": function,
+    "lambda": lambda *args, **kwargs: (args, kwargs),
+    "method": Thing().method,
+    "classmethod": Thing.of_class,
+    "staticmethod": Thing.static,
+    "staticmethod object": Thing.__dict__["static"],
+    "instance": Thing(),
+    "partial": functools.partial(function),
+    "partial method": functools.partialmethod(Thing.method).__get__(Thing()),
+    "wrapped": functools.wraps(function)(lambda *args, **kwargs: function(*args, **kwargs)),
+    "cached": functools.lru_cache(function),
+    "dispatching": functools.singledispatch(function),
+    "bound to a context": functools.partial(contextvars.copy_context().run, function),
+}
+CALLS = [
+    ((1,), {}),
+    ((1, 2, 3), {}),
+    ((1, 2, 3, 4), {}),
+    (tuple(range(40)), {}),
+    ((1,), {"fn": 2, "args": 3, "self": 4}),
+    ((1, 2), {"a": 3}),
+    ((1, 2, 3), {f"k{n}": n for n in range(40)}),
+]
+
+
+@pytest.mark.parametrize("name", CALLABLES)
+@pytest.mark.parametrize("call", CALLS, ids=range(len(CALLS)))
+def test_any_callable_gets_its_arguments(name, call):
+    args, kwargs = call
+    assert fork(CALLABLES[name], *args, **kwargs).join() == (args, kwargs)
+
+
+def test_builtins_and_classes_are_callables():
+    items = []
+    go(items.append, 1).join()
+    assert items == [1]
+    assert fork(len, [1, 2]).join() == 2
+    assert fork(int, "ff", base=16).join() == 255
+    assert fork(dict, a=1).join() == {"a": 1}
+    assert fork(Thing, 1, b=2).join().got == ((1,), {"b": 2})
+    assert fork(str.upper, "a").join() == "A"
+    assert list(fork("a b".split).join()) == ["a", "b"]
+
+
+def test_a_generator_function_makes_its_generator():
+    def count():
+        yield from range(3)
+
+    assert list(fork(count).join()) == [0, 1, 2]
+
+
+async def coroutine_function():
+    pass
+
+
+class WithCoroutineMethod:
+    async def method(self):
+        pass
+
+
+COROUTINE_FUNCTIONS = {
+    "function": coroutine_function,
+    "method": WithCoroutineMethod().method,
+    "partial": functools.partial(coroutine_function),
+    "partial of partial of method": functools.partial(
+        functools.partial(WithCoroutineMethod().method)
+    ),
+}
+STARTERS = {"go": go, "fork": fork, "WaitGroup.go": WaitGroup().go, "run": run}
+
+
+@pytest.mark.parametrize("how", STARTERS)
+@pytest.mark.parametrize("what", COROUTINE_FUNCTIONS)
+def test_a_coroutine_function_is_refused(how, what):
+    before = num_goroutine()
+    with pytest.raises(TypeError, match=r"gofer\.aio"):
+        STARTERS[how](COROUTINE_FUNCTIONS[what])
+    assert num_goroutine() == before
+
+
+@pytest.mark.parametrize("how", STARTERS)
+@pytest.mark.parametrize("thing", [None, 3, "function", [function], object()])
+def test_what_can_not_be_called_is_refused(how, thing):
+    before = num_goroutine()
+    with pytest.raises(TypeError):
+        STARTERS[how](thing)
+    assert num_goroutine() == before
+
+
+@pytest.mark.parametrize("how", STARTERS)
+def test_a_function_must_be_given(how):
+    with pytest.raises(TypeError):
+        STARTERS[how]()
+    with pytest.raises(TypeError):
+        STARTERS[how](fn=function)
+
+
+def test_arguments_that_do_not_fit_fail_in_the_goroutine():
+    task = fork(lambda: None, 1, 2)
+    with pytest.raises(TypeError):
+        task.join()
+
+
+def test_a_refused_call_gives_up_its_arguments():
+    token = Token()
+    with pytest.raises(TypeError):
+        fork(coroutine_function, token)
+    alive = weakref.ref(token)
+    del token
+    assert alive() is None
+
+
+# --- what they return ---------------------------------------------------------------------------
+
+
+def test_go_returns_a_goroutine_and_fork_a_task():
+    g, task = go(int), fork(int)
+    assert type(g) is Goroutine
+    assert type(task) is Task
+    assert isinstance(task, Goroutine)
+    assert g.join() is None
+    assert task.join() == 0
+
+
+def test_goroutines_are_not_made_by_hand():
+    for kind in (Goroutine, Task):
+        with pytest.raises(TypeError):
+            kind()
+
+
+def test_task_takes_a_type_for_checkers():
+    assert Task[int].__origin__ is Task
+    assert Task[int].__args__ == (int,)
+
+
+def test_a_goroutine_is_equal_to_itself_only():
+    g, other = go(int), go(int)
+    assert g == g  # noqa: PLR0124
+    assert g != other
+    assert len({g, other, g}) == 2
+    g.join()
+    other.join()
+
+
+def test_repr_tells_who_it_is(parked):
+    gate = Chan()
+    g = go(gate.recv)
+    g.name = "the keeper"
+    parked(g)
+    text = repr(g)
+    assert str(g.id) in text
+    assert "the keeper" in text
+    assert "waiting" in text
+    gate.send(None)
+    g.join()
+    assert "dead" in repr(g)
+    assert str(g.id) in repr(g)
+
+
+def test_ids_never_repeat():
+    seen = [fork(lambda: current().id).join() for _ in range(300)]
+    with Group() as group:
+        tasks = [group.go(lambda: current().id) for _ in range(300)]
+    seen += [task.join() for task in tasks]
+    seen += [in_thread(lambda: fork(lambda: current().id).join()) for _ in range(10)]
+    assert len(set(seen)) == len(seen)
+    assert min(seen) > 1
+
+
+def test_main_is_number_one():
+    assert current().id == 1
+    assert current() is current()
+    assert current().state == "running"
+    assert not current().done
+
+
+def test_current_is_what_go_returned():
+    seen = Chan(2)
+    g = go(lambda: seen.send(current()))
+    task = fork(lambda: seen.send(current()))
+    g.join()
+    task.join()
+    assert {seen.recv(), seen.recv()} == {g, task}
+
+
+def test_a_thread_has_one_of_its_own():
+    def body():
+        return current(), current(), current().state
+
+    me, again, state = in_thread(body)
+    assert me is again
+    assert me.id != 1
+    assert state == "running"
+    assert me is not in_thread(body)[0]
+
+
+def test_name_can_be_set():
+    g = go(lambda: None)
+    assert isinstance(g.name, str)
+    g.name = "läufer"
+    assert g.name == "läufer"
+    g.join()
+    assert g.name == "läufer"
+
+    def rename():
+        current().name = "inside"
+        return current().name
+
+    task = fork(rename)
+    assert task.join() == "inside"
+    assert task.name == "inside"
+
+
+@pytest.mark.parametrize("value", [None, 3, b"bytes"])
+def test_name_is_text(value):
+    g = go(lambda: None)
+    with pytest.raises(TypeError):
+        g.name = value
+    g.join()
+
+
+@pytest.mark.parametrize("attribute", ["id", "state", "done"])
+def test_the_rest_can_not_be_set(attribute):
+    with pytest.raises(AttributeError):
+        setattr(current(), attribute, getattr(current(), attribute))
+
+
+@pytest.mark.usefixtures("one_worker")
+def test_states_in_their_order(parked):
+    gate, states = Chan(), []
+    g = go(lambda: (states.append(current().state), gate.recv()))
+    assert (g.state, g.done) == ("runnable", False)
+    parked(g)
+    assert (g.state, g.done) == ("waiting", False)
+    gate.send(None)
+    assert states == ["running"]
+    assert g.state in ("runnable", "dead")
+    g.join()
+    assert (g.state, g.done) == ("dead", True)
+
+
+def test_weak_references_do_not_keep_it(until):
+    g = go(int)
+    alive = weakref.ref(g)
+    g.join()
+    del g
+    until(lambda: alive() is None)
+
+
+def test_it_runs_though_nobody_keeps_the_handle():
+    done = Chan()
+    go(lambda: done.send("ran"))
+    fork(lambda: done.send("ran"))
+    gc.collect()
+    assert [done.recv(), done.recv()] == ["ran", "ran"]
+
+
+# --- join ---------------------------------------------------------------------------------------
+
+
+def test_join_waits_for_the_end(parked):
+    gate, log = Chan(), []
+
+    def worker():
+        gate.recv()
+        log.append("worker")
+
+    g = go(worker)
+    joiners = [go(lambda: (g.join(), log.append("joiner"))) for _ in range(5)]
+    parked(g, *joiners)
+    assert log == []
+    gate.send(None)
+    for joiner in joiners:
+        joiner.join()
+    assert log == ["worker"] + ["joiner"] * 5
+    g.join()
+    g.join()
+
+
+def test_join_of_a_goroutine_that_left():
+    g = go(goexit)
+    assert g.join() is None
+    assert g.done
+
+
+def test_join_of_a_goroutine_in_a_thread(parked):
+    gate = Chan()
+    task = fork(gate.recv)
+    parked(task)
+    thread = threading.Thread(target=gate.send, args=["value"])
+    thread.start()
+    assert in_thread(task.join) == "value"
+    thread.join()
+
+
+def test_join_of_a_thread():
+    gate, known = Chan(), Chan()
+
+    def body():
+        known.send(current())
+        gate.recv()
+
+    thread = threading.Thread(target=body)
+    thread.start()
+    g = known.recv()
+    assert g.state in ("running", "waiting")
+    gate.send(None)
+    g.join()
+    assert g.done
+    thread.join()
+
+
+def test_results_are_passed_on_unchanged():
+    value = [object()]
+    task = fork(lambda: value)
+    assert task.join() is value
+    assert task.join() is value
+    assert task.exception() is None
+
+
+def test_a_failure_is_kept_for_the_joiner():
+    error = KeyError("lost")
+
+    def fail():
+        raise error
+
+    task = fork(fail)
+    for _ in range(2):
+        with pytest.raises(KeyError) as caught:
+            task.join()
+        assert caught.value is error
+    assert task.exception() is error
+    names = [entry.name for entry in caught.traceback]
+    assert names[-1] == "fail"
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, GeneratorExit, BaseException])
+def test_a_failure_need_not_be_an_exception(kind):
+    def fail():
+        raise kind
+
+    task = fork(fail)
+    assert type(task.exception()) is kind
+    with pytest.raises(kind):
+        task.join()
+
+
+def test_exception_waits_too(parked):
+    gate = Chan()
+    task = fork(gate.recv)
+    waiter = fork(task.exception)
+    parked(task, waiter)
+    gate.send(None)
+    assert waiter.join() is None
+
+
+def test_a_failure_that_nobody_saw_is_reported(monkeypatch, until):
+    seen = unraisable_ones(monkeypatch)
+    error = ValueError("nobody looked")
+
+    def fail():
+        raise error
+
+    task = fork(fail)
+    Goroutine.join(task)
+    assert task.done
+    assert seen == []
+    del task
+    until(lambda: seen)
+    assert seen == [error]
+
+
+@pytest.mark.parametrize("look", [lambda task: task.exception(), lambda task: task.join()])
+def test_a_failure_that_was_seen_is_not_reported(monkeypatch, look):
+    seen = unraisable_ones(monkeypatch)
+    task = fork(lambda: 1 / 0)
+    try:
+        look(task)
+    except ZeroDivisionError:
+        pass
+    del task
+    gc.collect()
+    assert seen == []
+
+
+def test_a_cancelled_task_is_not_reported(monkeypatch, parked):
+    seen = unraisable_ones(monkeypatch)
+    task = fork(Chan().recv)
+    parked(task)
+    task.cancel()
+    Goroutine.join(task)
+    del task
+    gc.collect()
+    assert seen == []
+
+
+# --- what is given up, and when -----------------------------------------------------------------
+
+
+def test_function_and_arguments_go_with_the_goroutine():
+    token, other = Token(), Token()
+    refs = [weakref.ref(token), weakref.ref(other)]
+
+    def body(argument, key):
+        return argument is not None and key is not None
+
+    refs.append(weakref.ref(body))
+    tasks = [fork(body, token, key=other), fork(body, token, other), go(body, token, other)]
+    del token, other, body
+    for task in tasks:
+        task.join()
+    gc.collect()
+    assert [ref() for ref in refs] == [None] * 3
+
+
+def test_a_result_goes_with_its_task(until):
+    task = fork(Token)
+    alive = weakref.ref(task.join())
+    assert alive() is not None
+    del task
+    until(lambda: alive() is None)
+
+
+def test_a_task_in_a_circle_is_collected(until):
+    token = Token()
+    alive = weakref.ref(token)
+    holder = [token]
+    task = fork(lambda: holder)
+    holder.append(task)
+    task.join()
+    del task, token, holder
+    until(lambda: gc.collect() >= 0 and alive() is None)
+
+
+def test_a_failed_task_in_a_circle_is_collected(until):
+    class Circle(Exception):
+        pass
+
+    def fail():
+        raise Circle(current())
+
+    task = fork(fail)
+    error = task.exception()
+    alive = weakref.ref(error)
+    del error, task
+    until(lambda: gc.collect() >= 0 and alive() is None)
+
+
+# --- cancelling a task --------------------------------------------------------------------------
+
+
+def test_cancel_ends_a_task_that_waits(parked):
+    log = []
+
+    def wait():
+        try:
+            Chan().recv()
+        except Cancelled:
+            log.append("cancelled")
+            raise
+        finally:
+            log.append("finally")
+
+    task = fork(wait)
+    parked(task)
+    task.cancel()
+    Goroutine.join(task)
+    assert log == ["cancelled", "finally"]
+    with pytest.raises(Exception) as caught:  # noqa: PT011
+        task.join()
+    assert type(caught.value).__name__ == "Canceled"
+    assert task.exception() is not None
+
+
+WAITS = {
+    "recv": lambda other: Chan().recv(),
+    "recv_ok": lambda other: Chan().recv_ok(),
+    "send": lambda other: Chan().send(1),
+    "full": lambda other: [full.send(n) for full in [Chan(2)] for n in range(3)],
+    "iteration": lambda other: list(Chan()),
+    "sleep": lambda other: sleep(1000),
+    "sleep(0)": lambda other: sleep(0),
+    "gosched": lambda other: gosched(),
+    "join": lambda other: other.join(),
+    "exception": lambda other: other.exception(),
+}
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["before it waits", "while it waits"])
+@pytest.mark.parametrize("how", WAITS)
+def test_cancel_reaches_every_way_to_wait(how, before, parked):
+    gate, log = Chan(1), []
+
+    def body():
+        gate.recv()
+        try:
+            while True:
+                WAITS[how](other)
+        except Cancelled:
+            log.append("cancelled")
+            raise
+
+    other = fork(Chan().recv)
+    task = fork(body)
+    if before:
+        task.cancel()
+        gate.send(None)
+    else:
+        gate.send(None)
+        if how not in ("sleep(0)", "gosched"):
+            parked(other, task)
+        task.cancel()
+    Goroutine.join(task)
+    assert log == ["cancelled"]
+    other.cancel()
+    Goroutine.join(other)
+
+
+def test_cancelled_what_can_be_done_at_once_is_done():
+    ready, room, result = Chan(1), Chan(1), []
+    ready.send("value")
+
+    def body():
+        result.append(ready.recv())
+        room.send(1)
+        result.append(room.recv_ok())
+        try:
+            room.recv()
+        except Cancelled:
+            result.append("cancelled")
+        try:
+            room.recv()
+        except Cancelled:
+            result.append("again")
+        raise Cancelled
+
+    task = fork(body)
+    task.cancel()
+    Goroutine.join(task)
+    assert result == ["value", (1, True), "cancelled", "again"]
+
+
+def test_cancel_of_a_task_that_never_waits():
+    task = fork(sum, range(10))
+    task.cancel()
+    assert task.join() == 45
+
+
+def test_cancel_of_a_finished_task_changes_nothing():
+    task = fork(int)
+    assert task.join() == 0
+    task.cancel()
+    assert task.join() == 0
+
+
+def test_a_task_can_cancel_itself():
+    def body():
+        current().cancel()
+        Chan().recv()
+
+    task = fork(body)
+    Goroutine.join(task)
+    assert task.exception() is not None
+
+
+def test_cancelling_does_not_spread_to_the_joiner(parked):
+    inner = fork(Chan().recv)
+    outer = fork(Goroutine.join, inner)
+    parked(inner, outer)
+    inner.cancel()
+    assert outer.join() is None
+
+
+def test_a_lost_race_loses_no_value(rng):
+    """A send meets a receiver that is being cancelled: the value is received or still there."""
+    for _ in range(200):
+        ch, got = Chan(), []
+
+        def receive(ch=ch, got=got):
+            got.append(ch.recv())
+
+        task = fork(receive)
+        for _ in range(rng.randrange(3)):
+            gosched()
+        sender = fork(ch.send, "value")
+        for _ in range(rng.randrange(3)):
+            gosched()
+        task.cancel()
+        Goroutine.join(task)
+        if not got:
+            assert ch.recv() == "value"
+        sender.join()
+
+
+# --- endings that are no failure ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("start", [go, fork])
+def test_goexit_runs_finally_blocks(start):
+    log = []
+
+    class Context:
+        def __enter__(self):
+            log.append("enter")
+
+        def __exit__(self, kind, error, trace):
+            log.append(kind.__name__)
+
+    def leave():
+        try:
+            with Context():
+                deeper()
+        finally:
+            log.append("finally")
+
+    def deeper():
+        goexit()
+
+    g = start(leave)
+    Goroutine.join(g)
+    assert log == ["enter", "GoroutineExit", "finally"]
+
+
+@pytest.mark.parametrize("ending", [Cancelled, goexit])
+def test_it_is_no_panic_to_end_by(ending):
+    def body():
+        if ending is goexit:
+            goexit()
+        raise ending
+
+    g = go(body)
+    g.join()
+    assert g.done
+
+
+# --- many, and from threads ---------------------------------------------------------------------
+
+
+def test_ten_thousand():
+    total = Chan(10_000)
+    for n in range(10_000):
+        go(total.send, n)
+    assert sum(total.recv() for _ in range(10_000)) == 49_995_000
+
+
+def test_goroutines_start_goroutines():
+    def tree(depth):
+        if depth == 0:
+            return 1
+        halves = [fork(tree, depth - 1), fork(tree, depth - 1)]
+        return sum(half.join() for half in halves)
+
+    assert fork(tree, 10).join() == 1024
+
+
+def test_threads_start_goroutines():
+    results = Chan(400)
+
+    def body():
+        tasks = [fork(results.send, n) for n in range(100)]
+        for task in tasks:
+            task.join()
+
+    threads = [threading.Thread(target=body) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(results.recv() for _ in range(400)) == sorted(list(range(100)) * 4)
+
+
+def test_gosched_lets_others_run():
+    log = []
+    g = go(log.append, 1)
+    while not log:
+        gosched()
+    g.join()
+
+
+def test_gosched_in_a_thread():
+    assert in_thread(gosched) is None
+
+
+def test_a_goroutine_that_never_stops_yielding_starves_nobody():
+    stop, passed = [], Chan()
+
+    def spin():
+        while not stop:
+            gosched()
+
+    spinners = [go(spin) for _ in range(5)]
+    ping = Chan()
+
+    def pong():
+        for n in range(100):
+            ping.send(n)
+        passed.send("done")
+
+    go(pong)
+    assert [ping.recv() for _ in range(100)] == list(range(100))
+    assert passed.recv() == "done"
+    stop.append(True)
+    for g in spinners:
+        g.join()
+
+
+def test_two_that_wake_each_other_starve_nobody(until):
+    stop, here, there, log = [], Chan(), Chan(), []
+
+    def ping():
+        while not stop:
+            here.send(None)
+            there.recv()
+        here.close()
+
+    def pong():
+        for _ in here:
+            there.send(None)
+
+    pair = [go(ping), go(pong)]
+    third = go(log.append, "ran")
+    until(lambda: log)
+    stop.append(True)
+    for g in (*pair, third):
+        g.join()
+
+
+# --- the context --------------------------------------------------------------------------------
+
+LEVEL = contextvars.ContextVar("LEVEL", default=0)
+
+
+@pytest.mark.parametrize("start", [go, fork])
+def test_context_variables_are_inherited(start):
+    seen = Chan(1)
+    token = LEVEL.set(5)
+    try:
+        g = start(lambda: seen.send(LEVEL.get()))
+        LEVEL.set(6)
+        Goroutine.join(g)
+        assert seen.recv() == 5
+    finally:
+        LEVEL.reset(token)
+
+
+def test_context_variables_are_its_own():
+    def body(n):
+        LEVEL.set(n)
+        for _ in range(5):
+            gosched()
+            assert LEVEL.get() == n
+        return fork(LEVEL.get).join()
+
+    tasks = [fork(body, n) for n in range(1, 30)]
+    assert [task.join() for task in tasks] == list(range(1, 30))
+    assert LEVEL.get() == 0

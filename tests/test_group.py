@@ -1,0 +1,851 @@
+"""Group: members that end together, and one failure for all of them."""
+
+import functools
+import gc
+import sys
+import threading
+import weakref
+
+import pytest
+
+from gofer import (
+    Cancelled,
+    Chan,
+    Deadlock,
+    Goroutine,
+    GoroutineExit,
+    Group,
+    Task,
+    current,
+    fork,
+    go,
+    goexit,
+    gosched,
+    run,
+    sleep,
+)
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+
+@pytest.fixture(autouse=True)
+def not_cancelled():
+    """Whatever a group did to the goroutine of its body, it must have taken back."""
+    yield
+    sleep(0)
+
+
+def wait_for_ever():
+    Chan().recv()
+
+
+def fail(error):
+    raise error
+
+
+def kinds(group):
+    """The classes of its exceptions, in order of their names."""
+    return sorted((type(error) for error in group.exceptions), key=lambda kind: kind.__name__)
+
+
+# --- the good end -------------------------------------------------------------------------------
+
+
+def test_all_have_ended_after_it():
+    with Group() as g:
+        tasks = [g.go(pow, n, 2) for n in range(100)]
+    assert all(task.done for task in tasks)
+    assert [task.join() for task in tasks] == [n * n for n in range(100)]
+
+
+def test_members_are_tasks():
+    with Group() as g:
+        task = g.go(lambda *args, **kwargs: (args, kwargs), 1, 2, a=3)
+    assert isinstance(task, Task)
+    assert task.join() == ((1, 2), {"a": 3})
+
+
+def test_an_empty_group_ends():
+    with Group() as g:
+        assert isinstance(g, Group)
+
+
+def test_it_waits_for_those_that_wait(parked):
+    gate, log = Chan(), []
+
+    def member():
+        gate.recv()
+        log.append("member")
+
+    def release():
+        parked(owner)
+        log.append("released")
+        gate.close()
+
+    owner = current()
+    with Group() as g:
+        gates = [g.go(lambda: gate.recv_ok()) for _ in range(3)]
+        go(release)
+    assert log == ["released"]
+    assert [task.join() for task in gates] == [(None, False)] * 3
+
+
+def test_members_may_start_members():
+    log = Chan(1000)
+
+    def member(depth):
+        if depth:
+            g.go(member, depth - 1)
+            g.go(member, depth - 1)
+        log.send(depth)
+
+    with Group() as g:
+        g.go(member, 6)
+    assert len(log) == 127
+
+
+def test_strangers_may_start_members(parked):
+    gate, log = Chan(), []
+
+    def stranger():
+        g.go(log.append, 1)
+        gate.close()
+
+    with Group() as g:
+        g.go(gate.recv_ok)
+        go(stranger)
+    assert log == [1]
+
+
+def test_a_thread_may_start_members():
+    log = []
+    with Group() as g:
+        thread = threading.Thread(target=lambda: g.go(log.append, 1))
+        thread.start()
+        thread.join()
+    assert log == [1]
+
+
+def test_groups_nest():
+    def inner(n):
+        with Group() as g:
+            tasks = [g.go(pow, n, k) for k in range(10)]
+        return sum(task.join() for task in tasks)
+
+    with Group() as g:
+        tasks = [g.go(inner, n) for n in range(1, 10)]
+    assert [task.join() for task in tasks] == [
+        sum(n**k for k in range(10)) for n in range(1, 10)
+    ]
+
+
+# --- failures -----------------------------------------------------------------------------------
+
+
+def test_a_failure_cancels_siblings_and_body():
+    log = []
+
+    def sibling():
+        try:
+            wait_for_ever()
+        except Cancelled:
+            log.append("sibling")
+            raise
+
+    error = ValueError("reason")
+    with pytest.raises(ExceptionGroup) as caught:
+        with Group() as g:
+            tasks = [g.go(sibling) for _ in range(5)]
+            for task in tasks:
+                while task.state != "waiting":
+                    gosched()
+            g.go(fail, error)
+            try:
+                wait_for_ever()
+            except Cancelled:
+                log.append("body")
+                raise
+    assert caught.value.exceptions == (error,)
+    assert caught.value.__cause__ is None
+    assert sorted(log) == ["body"] + ["sibling"] * 5
+    assert all(task.done for task in tasks)
+
+
+def test_all_failures_are_raised_together():
+    def member(n):
+        try:
+            wait_for_ever()
+        finally:
+            raise KeyError(n)
+
+    with pytest.raises(ExceptionGroup) as caught:
+        with Group() as g:
+            for n in range(3):
+                task = g.go(member, n)
+                while task.state != "waiting":
+                    gosched()
+            g.go(fail, ValueError("first"))
+    assert kinds(caught.value) == [KeyError] * 3 + [ValueError]
+    assert repr(caught.value.exceptions[0]) == "ValueError('first')"
+
+
+def test_a_failure_of_the_body_counts_as_a_members():
+    error = KeyError("body")
+    with pytest.raises(ExceptionGroup) as caught:
+        with Group() as g:
+            task = g.go(wait_for_ever)
+            raise error
+    assert caught.value.exceptions == (error,)
+    assert task.done
+
+
+def test_body_and_members_fail():
+    def member():
+        try:
+            wait_for_ever()
+        finally:
+            raise ValueError
+
+    with pytest.raises(ExceptionGroup) as caught:
+        with Group() as g:
+            task = g.go(member)
+            while task.state != "waiting":
+                gosched()
+            raise KeyError
+    assert kinds(caught.value) == [KeyError, ValueError]
+
+
+def test_what_is_no_exception_makes_a_base_exception_group():
+    class Odd(BaseException):
+        pass
+
+    with pytest.raises(BaseExceptionGroup) as caught:
+        with Group() as g:
+            g.go(fail, Odd())
+    assert not isinstance(caught.value, ExceptionGroup)
+    assert kinds(caught.value) == [Odd]
+
+
+def test_except_star_takes_them_apart():
+    log = []
+    try:
+        with Group() as g:
+            g.go(fail, ValueError("a"))
+            g.go(fail, KeyError("b"))
+    except* ValueError as group:
+        log += group.exceptions
+    except* KeyError as group:
+        log += group.exceptions
+    assert log
+    assert {type(error) for error in log} <= {ValueError, KeyError}
+
+
+def test_a_failed_member_is_not_reported_again(monkeypatch):
+    seen = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda args: seen.append(args.exc_value))
+    with pytest.raises(ExceptionGroup):
+        with Group() as g:
+            g.go(fail, ValueError())
+    del g
+    gc.collect()
+    assert seen == []
+
+
+def test_a_member_keeps_its_failure():
+    error = ValueError()
+    with pytest.raises(ExceptionGroup):
+        with Group() as g:
+            task = g.go(fail, error)
+    assert task.exception() is error
+
+
+def test_a_member_that_is_joined_fails_the_joiner_too():
+    with pytest.raises(ExceptionGroup) as caught:
+        with Group() as g:
+            g.go(fail, ValueError("x")).join()
+    assert ValueError in kinds(caught.value)
+
+
+@pytest.mark.parametrize("ending", [Cancelled, GoroutineExit])
+def test_some_endings_are_no_failure(ending):
+    with Group() as g:
+        g.go(fail, ending())
+        task = g.go(int)
+    assert task.join() == 0
+
+
+def test_goexit_of_a_member_ends_only_itself():
+    with Group() as g:
+        g.go(goexit)
+        task = g.go(int)
+    assert task.join() == 0
+
+
+def test_failures_hold_no_circle():
+    class Mine(Exception):
+        pass
+
+    alive = []
+
+    def member():
+        error = Mine()
+        alive.append(weakref.ref(error))
+        raise error
+
+    def body():
+        try:
+            with Group() as g:
+                Goroutine.join(g.go(member))
+        except ExceptionGroup:
+            pass
+
+    gc.disable()
+    try:
+        body()
+        while alive[0]() is not None:
+            gosched()
+    finally:
+        gc.enable()
+
+
+def test_nested_groups_hand_failures_on():
+    def member():
+        with Group() as inner:
+            inner.go(wait_for_ever)
+            inner.go(fail, KeyError("inner"))
+
+    with pytest.raises(ExceptionGroup) as caught:
+        with Group() as g:
+            g.go(wait_for_ever)
+            g.go(member)
+    assert kinds(caught.value) == [ExceptionGroup]
+    assert kinds(caught.value.exceptions[0]) == [KeyError]
+
+
+def test_a_failure_outside_passes_through_an_inner_group():
+    with pytest.raises(ExceptionGroup) as caught:
+        with Group() as g:
+            with Group() as inner:
+                task = inner.go(wait_for_ever)
+                while task.state != "waiting":
+                    gosched()
+                g.go(fail, ValueError())
+    assert kinds(caught.value) == [ValueError]
+    assert task.done
+
+
+# --- what passes as it is -----------------------------------------------------------------------
+
+
+class Odd(BaseException):
+    pass
+
+
+@pytest.mark.parametrize(
+    "kind", [KeyboardInterrupt, SystemExit, GoroutineExit, GeneratorExit, Deadlock, Odd]
+)
+def test_some_exceptions_of_the_body_pass_as_they_are(kind):
+    error = kind("reason")
+    with pytest.raises(kind) as caught:
+        with Group() as g:
+            task = g.go(wait_for_ever)
+            raise error
+    assert caught.value is error
+    assert task.done
+
+
+def test_it_lets_a_generator_be_closed():
+    tasks = []
+
+    def generator():
+        with Group() as g:
+            tasks.append(g.go(wait_for_ever))
+            yield
+
+    gen = generator()
+    next(gen)
+    gen.close()
+    assert tasks[0].done
+
+
+# --- cancelling ---------------------------------------------------------------------------------
+
+
+def test_cancel_ends_members_and_is_no_failure():
+    with Group() as g:
+        tasks = [g.go(wait_for_ever) for _ in range(10)]
+        g.cancel()
+        g.cancel()
+    assert all(task.done for task in tasks)
+
+
+def test_cancel_ends_the_body():
+    log = []
+    with Group() as g:
+        g.go(wait_for_ever)
+        g.cancel()
+        log.append("before")
+        wait_for_ever()
+        log.append("after")
+    assert log == ["before"]
+
+
+def test_cancel_by_a_member():
+    with Group() as g:
+        g.go(g.cancel)
+        g.go(wait_for_ever)
+        wait_for_ever()
+
+
+def test_cancel_from_a_thread(parked):
+    with Group() as g:
+        task = g.go(wait_for_ever)
+        parked(task)
+        thread = threading.Thread(target=g.cancel)
+        thread.start()
+        thread.join()
+        wait_for_ever()
+    assert task.done
+
+
+def test_members_started_after_cancel_are_cancelled():
+    log = []
+
+    def member():
+        log.append("started")
+        wait_for_ever()
+        log.append("not here")
+
+    with Group() as g:
+        g.cancel()
+        task = g.go(member)
+        quick = g.go(int)
+    assert log == ["started"]
+    assert task.done
+    assert quick.join() == 0
+
+
+def test_cancelled_members_may_clean_up():
+    log, room = [], Chan(1)
+
+    def member():
+        try:
+            wait_for_ever()
+        finally:
+            room.send("sent")
+            try:
+                wait_for_ever()
+            finally:
+                log.append("through")
+
+    with Group() as g:
+        task = g.go(member)
+        while task.state != "waiting":
+            gosched()
+        g.cancel()
+    assert log == ["through"]
+    assert room.recv() == "sent"
+
+
+def test_a_failure_while_cancelled_is_raised():
+    def member():
+        try:
+            wait_for_ever()
+        finally:
+            raise ValueError
+
+    with pytest.raises(ExceptionGroup) as caught:
+        with Group() as g:
+            task = g.go(member)
+            while task.state != "waiting":
+                gosched()
+            g.cancel()
+    assert kinds(caught.value) == [ValueError]
+
+
+def test_after_it_the_body_can_wait_again(parked):
+    with Group() as g:
+        g.cancel()
+        with pytest.raises(Cancelled):
+            wait_for_ever()
+    gate = Chan()
+    task = fork(gate.recv)
+    parked(task)
+    gate.send(None)
+    task.join()
+
+
+def test_cancel_after_it_changes_nothing():
+    with Group() as g:
+        pass
+    g.cancel()
+    gosched()
+
+
+def test_a_swallowed_cancel_is_no_failure():
+    log = []
+
+    def member():
+        try:
+            wait_for_ever()
+        except Cancelled:
+            log.append("swallowed")
+        return 5
+
+    with Group() as g:
+        task = g.go(member)
+        while task.state != "waiting":
+            gosched()
+        g.cancel()
+    assert log == ["swallowed"]
+    assert task.done
+
+
+# --- cancelled from outside ---------------------------------------------------------------------
+
+
+def outer_task(parked, body):
+    """Runs body in a task, cancels it once it waits, and returns the task when it has ended."""
+    task = fork(body)
+    parked(task)
+    task.cancel()
+    Goroutine.join(task)
+    return task
+
+
+def test_the_edge_observes_an_outer_cancel(parked):
+    log = []
+
+    def member():
+        try:
+            wait_for_ever()
+        except Cancelled:
+            log.append("member")
+            raise
+
+    def body():
+        try:
+            with Group() as g:
+                for _ in range(3):
+                    task = g.go(member)
+                    while task.state != "waiting":
+                        gosched()
+        except Cancelled:
+            log.append("body")
+            raise
+
+    def watch():
+        task = fork(body)
+        parked(task)
+        while task.state != "waiting":
+            gosched()
+        task.cancel()
+        Goroutine.join(task)
+
+    watch()
+    assert log[-1] == "body"
+    assert log[:-1] == ["member"] * len(log[:-1])
+
+
+def test_an_outer_cancel_in_the_body_passes(parked):
+    log = []
+
+    def body():
+        try:
+            with Group() as g:
+                task = g.go(wait_for_ever)
+                try:
+                    wait_for_ever()
+                finally:
+                    log.append(task.done)
+        except Cancelled:
+            log.append(task.done)
+            raise
+
+    task = outer_task(parked, body)
+    assert log == [False, True]
+    assert task.exception() is not None
+
+
+def test_an_outer_cancel_passes_nested_groups(parked):
+    log = []
+
+    def body():
+        try:
+            with Group() as outer:
+                outer.go(wait_for_ever)
+                with Group() as inner:
+                    inner.go(wait_for_ever)
+                    wait_for_ever()
+        except Cancelled:
+            log.append("passed")
+            raise
+
+    outer_task(parked, body)
+    assert log == ["passed"]
+
+
+def test_it_is_still_cancelled_after_the_group(parked):
+    log = []
+
+    def body():
+        try:
+            with Group() as g:
+                g.go(wait_for_ever)
+                wait_for_ever()
+        except Cancelled:
+            pass
+        try:
+            wait_for_ever()
+        except Cancelled:
+            log.append("again")
+            raise
+
+    outer_task(parked, body)
+    assert log == ["again"]
+
+
+def test_failures_stand_in_place_of_an_outer_cancel(parked):
+    def member():
+        try:
+            wait_for_ever()
+        finally:
+            raise ValueError
+
+    log = []
+
+    def body():
+        try:
+            with Group() as g:
+                task = g.go(member)
+                while task.state != "waiting":
+                    gosched()
+                ready.send(None)
+                wait_for_ever()
+        except ExceptionGroup as group:
+            log.extend(kinds(group))
+
+    ready = Chan()
+    task = fork(body)
+    ready.recv()
+    parked(task)
+    task.cancel()
+    Goroutine.join(task)
+    assert log == [ValueError]
+
+
+# --- limit --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("limit", [1, 2, 5])
+def test_limit_holds(limit, rng):
+    running, most, lock = 0, 0, threading.Lock()
+
+    def member(steps):
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        for _ in range(steps):
+            gosched()
+        with lock:
+            running -= 1
+
+    with Group(limit=limit) as g:
+        for _ in range(200):
+            g.go(member, rng.randrange(5))
+    assert running == 0
+    assert 1 <= most <= limit
+
+
+def test_go_waits_for_a_place(parked):
+    gate, log = Chan(), []
+
+    def starter():
+        task = g.go(gate.recv)
+        log.append("started")
+        return task
+
+    with Group(limit=2) as g:
+        g.go(gate.recv)
+        g.go(gate.recv)
+        late = fork(starter)
+        parked(late)
+        assert log == []
+        gate.send(None)
+        late.join()
+        assert log == ["started"]
+        gate.close()
+        with pytest.raises(ExceptionGroup):
+            raise ExceptionGroup("", [ValueError()])
+        g.cancel()
+
+
+def test_go_that_is_cancelled_while_it_waits_starts_nothing(parked):
+    gate, log = Chan(), []
+    with Group(limit=1) as g:
+        g.go(gate.recv_ok)
+        late = fork(g.go, log.append, "started")
+        parked(late)
+        late.cancel()
+        Goroutine.join(late)
+        gate.close()
+    assert log == []
+
+
+def test_a_failure_frees_those_that_wait_for_a_place():
+    with pytest.raises(ExceptionGroup) as caught:
+        with Group(limit=2) as g:
+            task = g.go(wait_for_ever)
+            while task.state != "waiting":
+                gosched()
+            g.go(fail, ValueError())
+            for _ in range(5):
+                g.go(wait_for_ever)
+    assert kinds(caught.value) == [ValueError]
+
+
+def test_a_failed_member_gives_its_place_back():
+    log = []
+    with pytest.raises(ExceptionGroup):
+        with Group(limit=1) as g:
+            g.go(fail, ValueError())
+            g.go(log.append, 1)
+    assert log in ([], [1])
+
+
+@pytest.mark.parametrize("limit", [0, -1])
+def test_a_limit_below_one_is_refused(limit):
+    with pytest.raises(ValueError, match="at least 1"):
+        Group(limit=limit)
+
+
+def test_memory_does_not_grow_with_members_that_ended():
+    class Big:
+        pass
+
+    alive = []
+    with Group(limit=4) as g:
+        for _ in range(500):
+            big = Big()
+            alive.append(weakref.ref(big))
+            g.go(id, big)
+            del big
+        assert sum(ref() is not None for ref in alive) < 250
+
+
+# --- misuse -------------------------------------------------------------------------------------
+
+
+def test_before_the_with():
+    g = Group()
+    for call in (functools.partial(g.go, int), g.cancel):
+        with pytest.raises(RuntimeError, match="before the with"):
+            call()
+
+
+def test_after_the_with():
+    with Group() as g:
+        pass
+    with pytest.raises(RuntimeError, match="after the with"):
+        g.go(int)
+
+
+def test_one_with_only():
+    g = Group()
+    with g:
+        with pytest.raises(RuntimeError, match="in use"):
+            g.__enter__()
+    with pytest.raises(RuntimeError, match="finished"):
+        g.__enter__()
+
+
+async def coroutine_function():
+    pass
+
+
+@pytest.mark.parametrize(
+    "method", [coroutine_function, functools.partial(coroutine_function)], ids=["plain", "partial"]
+)
+def test_a_coroutine_function_is_refused(method):
+    with Group() as g:
+        with pytest.raises(TypeError, match=r"gofer\.aio"):
+            g.go(method)
+
+
+def test_what_can_not_be_called_is_refused():
+    with Group(limit=1) as g:
+        for thing in (None, 3, [int]):
+            with pytest.raises(TypeError):
+                g.go(thing)
+        with pytest.raises(TypeError):
+            g.go()
+        assert g.go(int).join() == 0
+
+
+# --- storms -------------------------------------------------------------------------------------
+
+
+def test_storm_of_failures_and_cancels(rng):
+    def member(n):
+        for _ in range(rng.randrange(4)):
+            gosched()
+        match n % 4:
+            case 0:
+                raise ValueError(n)
+            case 1:
+                wait_for_ever()
+            case 2:
+                return n
+            case 3:
+                g.cancel()
+
+    for _ in range(60):
+        tasks = []
+        try:
+            with Group(limit=rng.choice([None, 1, 3, 8])) as g:
+                for _ in range(rng.randrange(20)):
+                    tasks.append(g.go(member, rng.randrange(4)))  # noqa: PERF401
+        except* ValueError:
+            pass
+        assert all(task.done for task in tasks)
+
+
+def test_storm_of_strangers(rng):
+    """Goroutines outside keep starting members while the group ends."""
+    for _ in range(40):
+        ran, refused = [], []
+
+        def stranger(g, ran, refused):
+            for n in range(20):
+                try:
+                    g.go(ran.append, n)
+                except RuntimeError:
+                    refused.append(n)
+
+        with Group() as g:
+            strangers = [go(stranger, g, ran, refused) for _ in range(3)]
+            for _ in range(rng.randrange(5)):
+                gosched()
+        at_edge = len(ran)
+        for s in strangers:
+            s.join()
+        assert len(ran) == at_edge
+        assert len(ran) + len(refused) == 60
+
+
+def test_storm_of_trees_that_fail(rng):
+    def tree(depth):
+        if depth == 0:
+            if rng.random() < 0.1:
+                raise KeyError
+            return
+        with Group() as g:
+            g.go(tree, depth - 1)
+            g.go(tree, depth - 1)
+
+    for _ in range(30):
+        try:
+            run(tree, 4)
+        except* KeyError:
+            pass
