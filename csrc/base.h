@@ -9,7 +9,7 @@
 #ifndef GOFER_BASE_H
 #define GOFER_BASE_H
 
-#define Py_BUILD_CORE 1
+#define Py_BUILD_CORE_MODULE 1      /* CPython's internal headers, as its own extension modules see them */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 #include <stdatomic.h>

@@ -174,11 +174,24 @@ PyCodeObject *ps_read_frame(pyframe *f, int *lasti, pyframe **next) {
 
 /* --- other threads, signals ---------------------------------------------------------------------- */
 #ifdef Py_GIL_DISABLED
-void ps_stop_world(void) { _PyEval_StopTheWorld(PyInterpreterState_Get()); }
-void ps_start_world(void) { _PyEval_StartTheWorld(PyInterpreterState_Get()); }
+/* Stopping the world is not public on every version; looking at the collector's objects is, and does it:
+   the first object is one too many already. */
+typedef struct { void (*fn)(void *); void *arg; bool done; } errand;
+
+static int first_object(PyObject *unused, void *arg) {
+    errand *e = arg;
+    (void)unused;
+    if (!e->done) e->fn(e->arg);
+    e->done = true;
+    return 0;
+}
+
+void ps_in_stopped_world(void (*fn)(void *), void *arg) {
+    errand e = { fn, arg, false };
+    PyUnstable_GC_VisitObjects(first_object, &e);
+}
 #else
-void ps_stop_world(void) {}
-void ps_start_world(void) {}
+void ps_in_stopped_world(void (*fn)(void *), void *arg) { fn(arg); }
 #endif
 
 bool ps_signals_pending(PyThreadState *ts) {

@@ -108,9 +108,9 @@ static inline pyframe *ps_current_frame(PyThreadState *ts) {
    instruction; *next is where to go on.  NULL at the end. */
 PyCodeObject *ps_read_frame(pyframe *f, int *lasti, pyframe **next);
 
-/* Stops every other thread at a safepoint, so that frames of goroutines elsewhere stand still. */
-void ps_stop_world(void);
-void ps_start_world(void);
+/* Calls fn(arg) while every other thread stands at a safepoint, so that goroutines elsewhere and their
+   frames can be looked at.  fn allocates no objects and runs nothing of Python's. */
+void ps_in_stopped_world(void (*fn)(void *), void *arg);
 
 /* The exception that is set, with its traceback, taken off (NULL: none); and put back (steals it). */
 PyObject *ps_take_exception(void);

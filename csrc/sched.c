@@ -396,41 +396,46 @@ static size_t kill_queue(gqueue *q, uint32_t run) {
     return n;
 }
 
-/* Tells every goroutine of the run to end; how many there still are. */
-static size_t kill_run(uint32_t run) {
-    worker *me = g_worker;
-    ps_stop_world();
-    size_t n = kill_queue(&sched.shared, run);
+/* Running elsewhere: it ends at its next bytecode boundary. */
+static void kill_running(worker *w, G *g) {
+    g->kills = 1;
+    w->async_exit = true;
+    PyThreadState_SetAsyncExc(w->ident, rt.errors.exit);
+}
+
+static size_t kill_of_worker(worker *w, uint32_t run) {
+    size_t n = kill_queue(&w->fresh, run);
+    for (node *x = w->all.next; x != &w->all; x = x->next) {
+        G *g = (G *)((char *)x - offsetof(G, all));
+        if (g->run != run || g->kind == KIND_HOST || g == rt.main || g->abandoned || g->state == G_DEAD) continue;
+        n++;
+        g_disturb(g, P_KILL, W_KILL);
+        if (w != g_worker && g == w->cur && g->state == G_RUNNING && !g->kills) kill_running(w, g);
+    }
+    return n;
+}
+
+/* Tells every goroutine of the run to end; *left: how many there still are. */
+typedef struct { uint32_t run; size_t left; } kill_order;
+static void kill_run(void *arg) {
+    kill_order *k = arg;
+    k->left = kill_queue(&sched.shared, k->run);
     for (int i = 0; i < n_workers(); i++) {
         worker *w = live_worker(i);
-        if (!w) continue;
-        n += kill_queue(&w->fresh, run);
-        for (node *x = w->all.next; x != &w->all; x = x->next) {
-            G *g = (G *)((char *)x - offsetof(G, all));
-            if (g->run != run || g->kind == KIND_HOST || g == rt.main || g->abandoned || g->state == G_DEAD)
-                continue;
-            n++;
-            g_disturb(g, P_KILL, W_KILL);
-            if (w != me && g == w->cur && g->state == G_RUNNING && !g->kills) {
-                g->kills = 1;
-                w->async_exit = true;
-                PyThreadState_SetAsyncExc(w->ident, rt.errors.exit);
-            }
-        }
+        if (w) k->left += kill_of_worker(w, k->run);
     }
-    ps_start_world();
-    return n;
 }
 
 void sched_end_run(uint32_t outer) {
     G *g = rt.main;
     worker *w = g->worker;
-    size_t left, before = SIZE_MAX;
+    kill_order k = { .run = rt.run };
+    size_t before = SIZE_MAX;
     int64_t give_up = 0;
-    while ((left = kill_run(rt.run))) {
-        if (left < before) give_up = clock_ns() + UNWIND_NS;
+    while (ps_in_stopped_world(kill_run, &k), k.left) {
+        if (k.left < before) give_up = clock_ns() + UNWIND_NS;
         else if (clock_ns() > give_up) break;            /* blocked in a call that does not return */
-        before = left;
+        before = k.left;
         if (w->next || w->ready.n || gqueue_len(&w->fresh) || relaxed_load(&w->inbox)) g_step_aside(g);
         else {
             Py_BEGIN_ALLOW_THREADS
@@ -581,12 +586,18 @@ static bool each_of_worker(worker *w, sched_each_fn fn, void *arg) {
     return each_in_queue(&w->hand, w, fn, arg) && each_in_queue(&w->fresh, w, fn, arg);
 }
 
-void sched_each(sched_each_fn fn, void *arg) {
-    ps_stop_world();
-    bool on = each_in_queue(&sched.shared, NULL, fn, arg);
+typedef struct { sched_each_fn fn; void *arg; } each_order;
+
+static void each(void *arg) {
+    each_order *e = arg;
+    bool on = each_in_queue(&sched.shared, NULL, e->fn, e->arg);
     for (int i = 0; i < n_workers() && on; i++)
-        if (sched.all[i]) on = each_of_worker(sched.all[i], fn, arg);
-    ps_start_world();
+        if (sched.all[i]) on = each_of_worker(sched.all[i], e->fn, e->arg);
+}
+
+void sched_each(sched_each_fn fn, void *arg) {
+    each_order e = { fn, arg };
+    ps_in_stopped_world(each, &e);
 }
 
 typedef struct { visitproc visit; void *arg; int result; } visitor;
@@ -601,9 +612,8 @@ static bool visit_one(G *g, worker *w, bool current, void *arg) {
 
 int sched_visit(visitproc visit, void *arg) {
     visitor v = { visit, arg, 0 };
-    bool on = each_in_queue(&sched.shared, NULL, visit_one, &v);
-    for (int i = 0; i < n_workers() && on; i++)
-        if (sched.all[i]) on = each_of_worker(sched.all[i], visit_one, &v);
+    each_order e = { visit_one, &v };
+    each(&e);                                    /* the collector has stopped the world already */
     return v.result;
 }
 

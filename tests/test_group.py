@@ -675,10 +675,8 @@ def test_go_waits_for_a_place(parked):
         gate.send(None)
         late.join()
         assert log == ["started"]
-        gate.close()
-        with pytest.raises(ExceptionGroup):
-            raise ExceptionGroup("", [ValueError()])
-        g.cancel()
+        for _ in range(2):
+            gate.send(None)
 
 
 def test_go_that_is_cancelled_while_it_waits_starts_nothing(parked):
