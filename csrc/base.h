@@ -96,6 +96,16 @@ static inline int64_t clock_ns(void) {
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
+/* The same to some milliseconds, at a quarter of the price. */
+static inline int64_t clock_coarse_ns(void) {
+#ifdef CLOCK_MONOTONIC_COARSE
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &t);
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+#else
+    return clock_ns();
+#endif
+}
 #define NEVER INT64_MAX
 
 /* Between two looks at a word that another processor will change. */

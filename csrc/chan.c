@@ -101,6 +101,7 @@ int chan_send(chan *c, PyObject *value) {
         if (chan_send_now(c, value, &wake)) {
             lock_release(&c->lock);
             if (wake) g_ready(wake);
+            g_could_switch();
             return 0;
         }
         G *g = g_self_quick();
@@ -144,6 +145,7 @@ int chan_recv(chan *c, PyObject **value) {
         if (chan_recv_now(c, value, &wake)) {
             lock_release(&c->lock);
             if (wake) g_ready(wake);
+            g_could_switch();
             return *value != NULL;
         }
         G *g = g_self_quick();

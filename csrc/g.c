@@ -43,23 +43,33 @@ static uint64_t new_id(worker *w) {
 }
 
 /* --- where a go statement stands -------------------------------------------------------------------- */
+static bool is_ours(PyCodeObject *code) {
+    return rt.home && PyUnicode_Tailmatch(code->co_filename, rt.home, 0, PY_SSIZE_T_MAX, -1) == 1;
+}
+
 static NOINLINE const site *site_find(worker *w, PyCodeObject *code, int lasti) {
     site *s;
     for (s = w->sites; s; s = s->next)
-        if (s->code == code && s->lasti == lasti) return w->last_site = s;
+        if (s->code == code && s->lasti == lasti) return s;
     if (!(s = mem_alloc(sizeof *s))) return NULL;
-    *s = (site){ (PyCodeObject *)Py_NewRef(code), lasti, w->sites };
-    w->sites = s;
-    return w->last_site = s;
+    *s = (site){ (PyCodeObject *)Py_NewRef(code), lasti, is_ours(code), w->sites };
+    return w->sites = s;
+}
+
+static inline bool is_site(const site *s, PyCodeObject *code, int lasti) {
+    return LIKELY(s && s->code == code && s->lasti == lasti);
 }
 
 const site *g_site_here(worker *w) {
     int lasti;
-    pyframe *next;
-    PyCodeObject *code = ps_read_frame(ps_current_frame(w->ts), &lasti, &next);
-    if (!code) return NULL;
-    const site *s = w->last_site;
-    return LIKELY(s && s->code == code && s->lasti == lasti) ? s : site_find(w, code, lasti);
+    pyframe *f = ps_current_frame(w->ts);
+    for (PyCodeObject *code; (code = ps_read_frame(f, &lasti, &f)); ) {
+        if (is_site(w->last_site, code, lasti)) return w->last_site;
+        const site *s = is_site(w->last_ours, code, lasti) ? w->last_ours : site_find(w, code, lasti);
+        if (!s || !s->ours) return w->last_site = s;
+        w->last_ours = s;
+    }
+    return NULL;
 }
 
 /* --- making and unmaking --------------------------------------------------------------------------------- */
@@ -157,7 +167,6 @@ G *g_new(enum g_kind kind, PyObject *const *args, Py_ssize_t nargs, PyObject *kw
     g->run = g_is_foreign(self) ? rt.run : self->run;
     if (w) {
         g->site = g_site_here(w);
-        g->since = w->now;
         if (UNLIKELY(relaxed_load(&self->pending) & P_KILL)) relaxed_store(&g->pending, P_KILL);
     }
     return g;
@@ -475,10 +484,12 @@ int g_wait_check(G *g) {
     return g->worker && g->worker->collecting ? refuse_collector() : 0;
 }
 
-static PyObject *deadlock_error(void) {
+static PyObject *deadlock_error(G *g) {
     PyObject *e = PyObject_CallFunction(rt.errors.deadlock, "s", "all goroutines are asleep - deadlock!");
     if (!e || !rt.deadlock_notes) return e;
+    g->state = G_WAITING;                /* as the notes are to show it */
     PyObject *notes = PyObject_CallNoArgs(rt.deadlock_notes);
+    g->state = G_RUNNING;
     if (!notes || PyObject_SetAttrString(e, "__notes__", notes) < 0) PyErr_WriteUnraisable(e);
     Py_XDECREF(notes);
     return e;
@@ -493,7 +504,7 @@ int g_wake_error(G *g, enum wake why) {
     case W_KILL: case W_CANCEL: case W_INTERRUPT:
         return pending_error(g);
     case W_DEADLOCK:
-        if ((e = deadlock_error())) {
+        if ((e = deadlock_error(g))) {
             PyErr_SetObject(rt.errors.deadlock, e);
             Py_DECREF(e);
         }
@@ -545,7 +556,7 @@ enum wake g_park(G *g, enum wait_reason reason, PyObject *on) {
     }
 #endif
     if (UNLIKELY(!w)) return park_thread(g);
-    g->since = w->now;
+    g->since = clock_coarse_ns();
     G *next = pick(w);
     enum wake why;
     if (UNLIKELY(next != g && !switch_to(w, g, next))) why = park_in_place(w, g, next);
@@ -566,6 +577,12 @@ void g_step_aside(G *g) {
     }
     g->state = G_RUNNING;
     g_settle(g);
+}
+
+void g_switch_anyway(void) {
+    worker *w = g_worker;
+    if (w && !w->collecting && !PyErr_Occurred() && !ps_finalizing() && rng_below(&w->rng, 2))
+        g_step_aside(w->cur);
 }
 
 int g_yield(G *g) {

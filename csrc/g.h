@@ -107,7 +107,7 @@ struct G {
     uint32_t stamp;              /* order among the queues of a worker */
     waiter w;                    /* for everything but select */
     waiter *woken;               /* select: which of its waiters was served */
-    int64_t since;               /* when it began to wait, by its worker's clock */
+    int64_t since;               /* when it began to wait, by the coarse clock */
     PyObject *on;                /* what it waits for: borrowed, its own frames hold it */
     node all;                    /* its worker's list of started goroutines */
     /* what it runs */
@@ -131,7 +131,7 @@ struct G {
 };
 
 /* Where a go statement stands: one record each, kept for ever. */
-typedef struct site { PyCodeObject *code; int lasti; struct site *next; } site;
+typedef struct site { PyCodeObject *code; int lasti; bool ours; struct site *next; } site;
 
 typedef struct gqueue { G *head, *tail; uint32_t n; } gqueue;
 
@@ -190,7 +190,7 @@ struct worker {
     G *host;                     /* what the thread did before: goroutine 1, or the thread's own bottom */
     uint64_t next_id, last_id;   /* ids come in blocks */
     site *sites;
-    const site *last_site;
+    const site *last_site, *last_ours;
     uint64_t rng;
     int c_depth;
     int index;
@@ -200,6 +200,9 @@ struct worker {
     /* counters */
     int64_t alive;               /* started minus ended here; only the sum over workers means something */
     uint64_t switches, spawned, stolen, sleeps;
+    /* for who watches whether this one is stuck */
+    uint32_t watched_tick;
+    int64_t watched_at;
 };
 
 /* What the scheduler (sched.c) supplies to this room. */
@@ -223,6 +226,7 @@ extern struct runtime {
     uint32_t run, runs;          /* serial of the call of run() in progress, 0 without; and the last given */
     _Atomic(uint64_t) ids;       /* last id given out */
     PyObject *deadlock_notes;    /* callable, or NULL */
+    PyObject *home;              /* gofer's folder, or NULL: what is started there was started by who called it */
     struct { PyObject *closed, *deadlock, *cancelled, *canceled, *exit; } errors;
 } rt;
 
@@ -297,6 +301,9 @@ static inline waiter *waitq_claim(waitq *q) {
 int g_yield(G *g);
 /* The same for a worker's goroutine, whatever is pending. */
 void g_step_aside(G *g);
+/* Where an operation that may wait did not have to: the hostile build switches all the same. */
+void g_switch_anyway(void);
+static inline void g_could_switch(void) { if (HOSTILE) g_switch_anyway(); }
 
 /* --- ending others ----------------------------------------------------------------------------------------- */
 /* Marks it killed or interrupted and wakes it if it waits.  From any thread. */

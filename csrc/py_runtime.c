@@ -164,9 +164,10 @@ static PyObject *py_cancel(PyObject *module, PyObject *o) { return cancel_with(o
 static PyObject *py_uncancel(PyObject *module, PyObject *o) { return cancel_with(o, g_uncancel); }
 
 static PyObject *py_set_hooks(PyObject *module, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"panic", "deadlock_notes", NULL};
-    PyObject *panic, *notes;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "$OO:set_hooks", names, &panic, &notes)) return NULL;
+    static char *names[] = {"panic", "deadlock_notes", "home", NULL};
+    PyObject *panic, *notes, *home;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "$OOU:set_hooks", names, &panic, &notes, &home)) return NULL;
+    Py_XSETREF(rt.home, Py_NewRef(home));
     Py_XSETREF(py_panic_hook, Py_NewRef(panic));
     Py_XSETREF(rt.deadlock_notes, Py_NewRef(notes));
     Py_RETURN_NONE;
@@ -206,11 +207,32 @@ static int attached(void) {
 }
 
 /* --- the collector ------------------------------------------------------------------------------------------------------ */
-/* gc.callbacks: a finalizer that waited would keep the collector from everybody. */
-static PyObject *py_collecting(PyObject *module, PyObject *const *args, Py_ssize_t nargs) {
-    worker *w = g_worker;
-    if (w && nargs && PyUnicode_Check(args[0]))
-        w->collecting = PyUnicode_CompareWithASCIIString(args[0], "start") == 0;
+/* gc.callbacks: whoever waited inside a collection would keep the collector from everybody.  Ours is the
+   first callback that is told of a start, and the last that is told of an end. */
+static PyObject *gc_callbacks, *gc_started, *gc_stopped;
+
+static int keep_last(PyObject *list, PyObject *fn) {
+    Py_ssize_t n = PyList_GET_SIZE(list);
+    if (n && PyList_GET_ITEM(list, n - 1) == fn) return 0;
+    Py_ssize_t i = PySequence_Index(list, fn);
+    if (i < 0) PyErr_Clear();
+    else if (PySequence_DelItem(list, i) < 0) return -1;
+    return PyList_Append(list, fn);
+}
+
+static bool is_phase(PyObject *const *args, Py_ssize_t nargs, const char *phase) {
+    return nargs && PyUnicode_Check(args[0]) && PyUnicode_CompareWithASCIIString(args[0], phase) == 0;
+}
+
+static PyObject *py_gc_started(PyObject *module, PyObject *const *args, Py_ssize_t nargs) {
+    if (!is_phase(args, nargs, "start")) Py_RETURN_NONE;
+    if (g_worker) g_worker->collecting = true;
+    if (keep_last(gc_callbacks, gc_stopped) < 0) return NULL;
+    Py_RETURN_NONE;
+}
+
+static PyObject *py_gc_stopped(PyObject *module, PyObject *const *args, Py_ssize_t nargs) {
+    if (is_phase(args, nargs, "stop") && g_worker) g_worker->collecting = false;
     Py_RETURN_NONE;
 }
 
@@ -269,7 +291,8 @@ static PyMethodDef functions[] = {
 };
 
 static PyMethodDef interrupted_def = {"interrupted", FAST(py_interrupted), METH_FASTCALL, NULL};
-static PyMethodDef collecting_def = {"collecting", FAST(py_collecting), METH_FASTCALL, NULL};
+static PyMethodDef gc_started_def = {"gc_started", FAST(py_gc_started), METH_FASTCALL, NULL};
+static PyMethodDef gc_stopped_def = {"gc_stopped", FAST(py_gc_stopped), METH_FASTCALL, NULL};
 static PyMethodDef exiting_def = {"exiting", py_exiting, METH_NOARGS, NULL};
 static PyMethodDef forked_def = {"forked", py_forked, METH_NOARGS, NULL};
 
@@ -284,15 +307,13 @@ static int hand_to(const char *module, const char *method, PyMethodDef *def) {
 }
 
 static int watch_collector(void) {
-    PyObject *gc = PyImport_ImportModule("gc"), *list = NULL, *fn = NULL;
-    int result = -1;
-    if (gc && (list = PyObject_GetAttrString(gc, "callbacks")) && PyList_Check(list)
-            && (fn = PyCFunction_New(&collecting_def, NULL)))
-        result = PyList_Append(list, fn);
+    PyObject *gc = PyImport_ImportModule("gc");
+    gc_callbacks = gc ? PyObject_GetAttrString(gc, "callbacks") : NULL;
     Py_XDECREF(gc);
-    Py_XDECREF(list);
-    Py_XDECREF(fn);
-    return result;
+    if (!gc_callbacks || !PyList_Check(gc_callbacks)) return -1;
+    if (!(gc_started = PyCFunction_New(&gc_started_def, NULL)) || !(gc_stopped = PyCFunction_New(&gc_stopped_def, NULL)))
+        return -1;
+    return PyList_Insert(gc_callbacks, 0, gc_started) < 0 ? -1 : PyList_Append(gc_callbacks, gc_stopped);
 }
 
 static int watch_forks(void) {

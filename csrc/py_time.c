@@ -125,7 +125,10 @@ static PyObject *py_stop(Timer *self, PyObject *unused) {
     lock_acquire(&self->guard);
     bool armed = timer_stop(timer_of(self));
     PyObject *tick = self->c ? untaken(self->c) : NULL;
+    G *unstarted = self->next;               /* it may lead back to us, which the collector could not see */
+    self->next = NULL;
     lock_release(&self->guard);
+    if (unstarted) g_discard(unstarted);
     if (armed && !self->c) Py_DECREF(self);  /* the heap's; the caller has one */
     bool prevented = armed || tick;
     Py_XDECREF(tick);

@@ -31,6 +31,7 @@ enum {
 };
 static const int64_t RECHECK_NS = 100000000;   /* threads that end, and signals that others received, do not
                                                   ring: look again after so long */
+static const int64_t STUCK_NS = 10000000;      /* a worker that has not switched for so long */
 static const int64_t UNWIND_NS = 1000000000;   /* end_run gives up after so long without progress */
 
 static struct {
@@ -210,13 +211,24 @@ static void rob(worker *w, worker *victim) {
     lock_release(&w->fresh_lock);
 }
 
+/* A worker beyond gomaxprocs leaves others their work, unless they are stuck: in a call that blocks the
+   thread, or in a long computation. */
+static bool is_stuck(worker *victim, int64_t now) {
+    if (atomic_load(&victim->sleeping)) return false;
+    uint32_t tick = relaxed_load((_Atomic(uint32_t) *)&victim->tick);
+    if (tick == victim->watched_tick) return now - victim->watched_at >= STUCK_NS;
+    victim->watched_tick = tick;
+    victim->watched_at = now;
+    return false;
+}
+
 static bool steal(worker *w) {
     int n = n_workers();
-    if (n < 2 || !may_steal(w)) return false;
+    if (n < 2) return false;
     uint32_t at = rng_below(&w->rng, (uint32_t)n);
     for (int i = 0; i < n; i++) {
         worker *victim = live_worker((int)((at + (uint32_t)i) % (uint32_t)n));
-        if (!can_be_robbed(w, victim)) continue;
+        if (!can_be_robbed(w, victim) || !(may_steal(w) || is_stuck(victim, w->now))) continue;
         rob(w, victim);
         return true;
     }
@@ -312,6 +324,20 @@ static void handle_signals(void) {
     if (g_claim(rt.main, W_SIGNAL)) g_ready(rt.main);
 }
 
+/* A worker that exists for the sake of foreign threads looks after those that may be stuck. */
+static bool is_watching(worker *w) { return !may_steal(w) && relaxed_load(&sched.threads); }
+
+static void watch(worker *w, int64_t until) {
+    for (int64_t now; (now = clock_ns()) < until; ) {
+        for (int i = 0; i < n_workers(); i++) {
+            worker *other = live_worker(i);
+            if (can_be_robbed(w, other) && is_stuck(other, now)) return;
+        }
+        int64_t next = now + STUCK_NS;
+        if (netpoll_wait(w->poller, next < until ? next : until, false) != POLL_TIMEOUT) return;
+    }
+}
+
 static void doze(worker *w) {
     int64_t until = relaxed_load(&w->timers->first);
     bool signals = w->is_main_thread;
@@ -332,7 +358,8 @@ static void doze(worker *w) {
     }
     w->sleeps++;
     PyEval_SaveThread();
-    netpoll_wait(w->poller, until, signals);
+    if (is_watching(w)) watch(w, until);
+    else netpoll_wait(w->poller, until, signals);
     PyEval_RestoreThread(w->ts);
     if (signals && ps_signals_pending(w->ts)) handle_signals();
 }

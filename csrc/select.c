@@ -53,12 +53,13 @@ static bool try_case(select_case *k, PyObject **value, bool *closed, G **wake) {
     }
 }
 
+/* In the random order of the look before: of several cases of one channel any may be the first in line. */
 static void enqueue(select_case *cases, Py_ssize_t n, G *g) {
     for (Py_ssize_t i = 0; i < n; i++) {
-        select_case *k = &cases[i];
+        select_case *k = &cases[cases[i].order];
         if (k->kind == CASE_NONE) continue;
         k->w.g = g;
-        k->w.n = i;
+        k->w.n = cases[i].order;
         k->w.ok = false;
         k->w.value = k->kind == CASE_SEND ? Py_NewRef(k->value) : NULL;
         waitq_push(k->kind == CASE_SEND ? &k->c->senders : &k->c->receivers, &k->w);
@@ -80,7 +81,8 @@ static Py_ssize_t select_locked(select_case *cases, Py_ssize_t n, bool wait, PyO
     Py_ssize_t m = lock_order(cases, n, order);
     G *g = g_self();
     if (!g) return -2;
-    static __thread uint64_t foreign_rng = 0x9E3779B97F4A7C15ULL;
+    static __thread uint64_t foreign_rng;
+    if (!foreign_rng) foreign_rng = ((uint64_t)(uintptr_t)&foreign_rng ^ (uint64_t)clock_ns()) * 2 + 1;
     uint64_t *rng = g_worker ? &g_worker->rng : &foreign_rng;
     for (;;) {
         G *wake = NULL;
@@ -99,6 +101,7 @@ static Py_ssize_t select_locked(select_case *cases, Py_ssize_t n, bool wait, PyO
         if (found >= 0 || !wait) {
             unlock_all(order, m);
             if (wake) g_ready(wake);
+            g_could_switch();
             return found;
         }
         if (g_wait_doubtful(g)) {

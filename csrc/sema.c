@@ -48,7 +48,7 @@ static void ready_all(waitq *woken) {
 }
 
 int sema_acquire(semaphore *s, Py_ssize_t n, PyObject *self) {
-    if (LIKELY(sema_try(s, n))) return 0;
+    if (LIKELY(sema_try(s, n))) { g_could_switch(); return 0; }
     G *g = g_self();
     if (!g) return -1;
     for (;;) {
@@ -157,8 +157,7 @@ static NOINLINE int mutex_lock_slow(mutex *m, PyObject *self) {
         waitq_remove(&g->w);
         note_waiters(m);
         lock_release(&m->lock);
-        woken = false;
-        if (g_wake_error(g, why) < 0) return -1;
+        if (g_wake_error(g, why) < 0) break;
     }
     if (woken) {                         /* our wake-up is owed to somebody else */
         lock_acquire(&m->lock);
@@ -170,7 +169,7 @@ static NOINLINE int mutex_lock_slow(mutex *m, PyObject *self) {
 }
 
 int mutex_lock(mutex *m, PyObject *self) {
-    if (LIKELY(word_move(&m->state, 0, MUTEX_LOCKED))) return 0;
+    if (LIKELY(word_move(&m->state, 0, MUTEX_LOCKED))) { g_could_switch(); return 0; }
     return mutex_lock_slow(m, self);
 }
 
@@ -209,22 +208,22 @@ static NOINLINE void waitgroup_wake(waitgroup *wg) {
 }
 
 bool waitgroup_add(waitgroup *wg, int64_t n) {
+    int64_t then;
 #if GOFER_FREE_THREADED
     int64_t now = atomic_load(&wg->n);
-    do if (now + n < 0) return false;
-    while (!atomic_compare_exchange_weak(&wg->n, &now, now + n));
-    now += n;
+    do if (__builtin_add_overflow(now, n, &then) || then < 0) return false;
+    while (!atomic_compare_exchange_weak(&wg->n, &now, then));
 #else
-    int64_t now = relaxed_load(&wg->n) + n;
-    if (now < 0) return false;
-    relaxed_store(&wg->n, now);
+    int64_t now = relaxed_load(&wg->n);
+    if (__builtin_add_overflow(now, n, &then) || then < 0) return false;
+    relaxed_store(&wg->n, then);
 #endif
-    if (now == 0 && n < 0) waitgroup_wake(wg);
+    if (then == 0 && n < 0) waitgroup_wake(wg);
     return true;
 }
 
 int waitgroup_wait(waitgroup *wg, PyObject *self) {
-    if (atomic_load(&wg->n) == 0) return 0;
+    if (atomic_load(&wg->n) == 0) { g_could_switch(); return 0; }
     G *g = g_self();
     if (!g) return -1;
     for (;;) {
@@ -248,7 +247,7 @@ int waitgroup_wait(waitgroup *wg, PyObject *self) {
 
 /* --- join ------------------------------------------------------------------------------------------------------- */
 int sema_join(G *target) {
-    if (target->state == G_DEAD) return 0;
+    if (target->state == G_DEAD) { g_could_switch(); return 0; }
     G *g = g_self();
     if (!g) return -1;
     if (g == target) {

@@ -102,26 +102,30 @@ async def timers(n):
     return 500_000_000
 
 
-async def park(n, depth):
+async def park(n, frames):
     gate = asyncio.Event()
     all_ready = asyncio.Event()
     ready = 0
 
-    async def wait(level):
+    async def rest():
         nonlocal ready
+        ready += 1
+        if ready == n:
+            all_ready.set()
+        await gate.wait()
+
+    async def deep(level):
         name, numbers, half = "park", (level, level), level / 2
         if level > 1:
-            await wait(level - 1)
+            await deep(level - 1)
         else:
-            ready += 1
-            if ready == n:
-                all_ready.set()
-            await gate.wait()
+            await rest()
         return name, numbers, half
 
+    start, args = (deep, (frames,)) if frames else (rest, ())
     async with asyncio.TaskGroup() as group:
         for _ in range(n):
-            group.create_task(wait(depth))
+            group.create_task(start(*args))
         await all_ready.wait()
         probe.parked()
         gate.set()
@@ -139,9 +143,9 @@ PROGRAMS = {
     "mutex": mutex,
     "mutex_10": mutex_contended,
     "timers": timers,
-    "park": partial(park, depth=1),
-    "park_deep": partial(park, depth=5),
-    "million": partial(park, depth=1),
+    "park": partial(park, frames=0),
+    "park_deep": partial(park, frames=5),
+    "million": partial(park, frames=0),
 }
 
 

@@ -98,24 +98,28 @@ def timers(n):
     return 500_000_000
 
 
-def park(n, depth):
+def park(n, frames):
     gate = Event()
     all_ready = Event()
     ready = 0
 
-    def wait(level):
+    def rest():
         nonlocal ready
+        ready += 1
+        if ready == n:
+            all_ready.set()
+        gate.wait()
+
+    def deep(level):
         name, numbers, half = "park", (level, level), level / 2
         if level > 1:
-            wait(level - 1)
+            deep(level - 1)
         else:
-            ready += 1
-            if ready == n:
-                all_ready.set()
-            gate.wait()
+            rest()
         return name, numbers, half
 
-    greenlets = [gevent.spawn(wait, depth) for _ in range(n)]
+    start, args = (deep, (frames,)) if frames else (rest, ())
+    greenlets = [gevent.spawn(start, *args) for _ in range(n)]
     all_ready.wait()
     probe.parked()
     gate.set()
@@ -134,7 +138,7 @@ OPERATIONS = {
     "mutex": mutex,
     "mutex_10": mutex_contended,
     "timers": timers,
-    "park": partial(park, depth=1),
-    "park_deep": partial(park, depth=5),
-    "million": partial(park, depth=1),
+    "park": partial(park, frames=0),
+    "park_deep": partial(park, frames=5),
+    "million": partial(park, frames=0),
 }

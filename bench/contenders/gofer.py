@@ -54,13 +54,21 @@ def channel(n, cap):
 
 
 def select_from(n, channels):
+    stopped = []
+
+    def keep_sending(ch):
+        while not stopped:
+            ch.send(n)
+        ch.close()
+
     chans = [Chan() for _ in range(channels)]
     for ch in chans:
-        go(produce, ch, n // channels + 1)
+        go(keep_sending, ch)
     cases = [ch.recv for ch in chans]
     for _ in range(n):
         select(*cases)
-    for ch in chans:  # let the producers end
+    stopped.append(True)
+    for ch in chans:
         for _ in ch:
             pass
 
@@ -92,23 +100,27 @@ def timers(n):
     return 500_000_000
 
 
-def park(n, depth):
+def park(n, frames):
     gate = Chan()
     ready = WaitGroup()
 
-    def wait(level):
+    def rest():
+        ready.done()
+        gate.recv_ok()
+
+    def deep(level):
         name, numbers, half = "park", (level, level), level / 2
         if level > 1:
-            wait(level - 1)
+            deep(level - 1)
         else:
-            ready.done()
-            gate.recv_ok()
+            rest()
         return name, numbers, half
 
+    start, args = (deep, (frames,)) if frames else (rest, ())
     ready.add(n)
     with WaitGroup() as ends:
         for _ in range(n):
-            ends.go(wait, depth)
+            ends.go(start, *args)
         ready.wait()
         probe.parked()
         gate.close()
@@ -181,9 +193,9 @@ OPERATIONS = {
     "mutex": mutex,
     "mutex_10": mutex_contended,
     "timers": timers,
-    "park": partial(park, depth=1),
-    "park_deep": partial(park, depth=5),
-    "million": partial(park, depth=1),
+    "park": partial(park, frames=0),
+    "park_deep": partial(park, frames=5),
+    "million": partial(park, frames=0),
     "ping_pong": ping_pong,
     "chan_0_across": partial(channel_across, cap=0),
     "chan_1000_across": partial(channel_across, cap=1000),

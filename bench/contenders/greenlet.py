@@ -104,20 +104,24 @@ def buffered(n):
         queue.get()
 
 
-def park(n, depth):
+def park(n, frames):
     main = getcurrent()
 
-    def wait(level):
+    def rest():
+        main.switch()
+
+    def deep(level):
         name, numbers, half = "park", (level, level), level / 2
         if level > 1:
-            wait(level - 1)
+            deep(level - 1)
         else:
-            main.switch()
+            rest()
         return name, numbers, half
 
-    waiting = [greenlet(wait) for _ in range(n)]
+    start, args = (deep, (frames,)) if frames else (rest, ())
+    waiting = [greenlet(start) for _ in range(n)]
     for one in waiting:
-        one.switch(depth)
+        one.switch(*args)
     probe.parked()
     for one in waiting:
         one.switch()
@@ -130,7 +134,7 @@ OPERATIONS = {
     "yield_1000": partial(yields, greenlets=1000),
     "chan_0": unbuffered,
     "chan_1000": buffered,
-    "park": partial(park, depth=1),
-    "park_deep": partial(park, depth=5),
-    "million": partial(park, depth=1),
+    "park": partial(park, frames=0),
+    "park_deep": partial(park, frames=5),
+    "million": partial(park, frames=0),
 }

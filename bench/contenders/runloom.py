@@ -17,7 +17,9 @@ USES = {
     "fork_join_2": "gather",
 }
 LEFT_OUT: dict[str, str] = {}
-MOST = dict.fromkeys(("timers", "park", "park_deep"), 20_000)  # Linux allows 65,530 mappings
+MOST = dict.fromkeys(
+    ("spawn_100000", "timers", "park", "park_deep"), 20_000
+)  # Linux allows 65,530 mappings
 
 
 def nothing():
@@ -79,13 +81,21 @@ def channel(n, cap):
 
 
 def select_from(n, channels):
+    stopped = []
+
+    def keep_sending(ch):
+        while not stopped:
+            ch.send(n)
+        ch.close()
+
     chans = [Chan() for _ in range(channels)]
     for ch in chans:
-        runloom.fiber(produce, ch, n // channels + 1)
+        runloom.fiber(keep_sending, ch)
     cases = [("recv", ch) for ch in chans]
     for _ in range(n):
         runloom.select(cases)
-    for ch in chans:  # let the producers end
+    stopped.append(True)
+    for ch in chans:
         for _ in ch:
             pass
 
@@ -121,26 +131,27 @@ def timers(n):
     return 500_000_000
 
 
-def park(n, depth):
+def park(n, frames):
     gate = Chan()
     all_ready = Chan(1)
     ready = 0
 
-    def wait(level):
+    def rest():
         nonlocal ready
+        ready += 1
+        if ready == n:
+            all_ready.send(True)
+        gate.recv()
+
+    def deep(level):
         name, numbers, half = "park", (level, level), level / 2
         if level > 1:
-            wait(level - 1)
+            deep(level - 1)
         else:
-            ready += 1
-            if ready == n:
-                all_ready.send(True)
-            gate.recv()
+            rest()
         return name, numbers, half
 
-    def start():
-        wait(depth)
-
+    start = partial(deep, frames) if frames else rest
     for _ in range(n):
         runloom.fiber(start)
     all_ready.recv()
@@ -217,9 +228,9 @@ OPERATIONS = {
     "mutex": main_fiber(mutex),
     "mutex_10": mutex_contended,
     "timers": timers,
-    "park": main_fiber(partial(park, depth=1)),
-    "park_deep": main_fiber(partial(park, depth=5)),
-    "million": main_fiber(partial(park, depth=1)),
+    "park": main_fiber(partial(park, frames=0)),
+    "park_deep": main_fiber(partial(park, frames=5)),
+    "million": main_fiber(partial(park, frames=0)),
     "ping_pong": main_fiber(ping_pong),
     "chan_0_across": main_fiber(partial(channel_across, cap=0)),
     "chan_1000_across": main_fiber(partial(channel_across, cap=1000)),

@@ -113,20 +113,24 @@ def timers(n):
     return 500_000_000
 
 
-def park(n, depth):
+def park(n, frames):
     gate = threading.Event()
     ready = threading.Semaphore(0)
 
-    def wait(level):
+    def rest():
+        ready.release()
+        gate.wait()
+
+    def deep(level):
         name, numbers, half = "park", (level, level), level / 2
         if level > 1:
-            wait(level - 1)
+            deep(level - 1)
         else:
-            ready.release()
-            gate.wait()
+            rest()
         return name, numbers, half
 
-    threads = [threading.Thread(target=wait, args=(depth,)) for _ in range(n)]
+    start, args = (deep, (frames,)) if frames else (rest, ())
+    threads = [threading.Thread(target=start, args=args) for _ in range(n)]
     for thread in threads:
         thread.start()
     for _ in range(n):
@@ -209,8 +213,8 @@ OPERATIONS = {
     "mutex": mutex,
     "mutex_10": mutex_contended,
     "timers": timers,
-    "park": partial(park, depth=1),
-    "park_deep": partial(park, depth=5),
+    "park": partial(park, frames=0),
+    "park_deep": partial(park, frames=5),
     "ping_pong": ping_pong,
     "chan_0_across": acknowledged,
     "chan_1000_across": partial(channel, make=queue.SimpleQueue),

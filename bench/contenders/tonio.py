@@ -23,7 +23,7 @@ USES = {
     "fork_join_2": "spawn",
 }
 LEFT_OUT: dict[str, str] = {}
-MOST: dict[str, int] = {}
+MOST = {"timers": 1_000}  # 2,000 never end
 
 runtime = tonio.runtime(threads=probe.WORKERS)
 
@@ -102,24 +102,28 @@ async def timers(n):
     return 500_000_000
 
 
-async def park(n, depth):
+async def park(n, frames):
     gate = tonio.Event()
     all_ready = tonio.Event()
     ready = 0
 
-    async def wait(level):
+    async def rest():
         nonlocal ready
+        ready += 1
+        if ready == n:
+            all_ready.set()
+        await gate.wait()
+
+    async def deep(level):
         name, numbers, half = "park", (level, level), level / 2
         if level > 1:
-            await wait(level - 1)
+            await deep(level - 1)
         else:
-            ready += 1
-            if ready == n:
-                all_ready.set()
-            await gate.wait()
+            await rest()
         return name, numbers, half
 
-    ends = tonio.spawn.without_results(*[wait(depth) for _ in range(n)])
+    start, args = (deep, (frames,)) if frames else (rest, ())
+    ends = tonio.spawn.without_results(*[start(*args) for _ in range(n)])
     await all_ready.wait()
     probe.parked()
     gate.set()
@@ -179,9 +183,9 @@ OPERATIONS = {
         "mutex": mutex,
         "mutex_10": mutex_contended,
         "timers": timers,
-        "park": partial(park, depth=1),
-        "park_deep": partial(park, depth=5),
-        "million": partial(park, depth=1),
+        "park": partial(park, frames=0),
+        "park_deep": partial(park, frames=5),
+        "million": partial(park, frames=0),
         "ping_pong": ping_pong,
         "chan_0_across": partial(pass_on, cap=1),
         "chan_1000_across": partial(pass_on, cap=1000),

@@ -105,26 +105,30 @@ async def timers(n):
     return 500_000_000
 
 
-async def park(n, depth):
+async def park(n, frames):
     gate = trio.Event()
     all_ready = trio.Event()
     ready = 0
 
-    async def wait(level):
+    async def rest():
         nonlocal ready
+        ready += 1
+        if ready == n:
+            all_ready.set()
+        await gate.wait()
+
+    async def deep(level):
         name, numbers, half = "park", (level, level), level / 2
         if level > 1:
-            await wait(level - 1)
+            await deep(level - 1)
         else:
-            ready += 1
-            if ready == n:
-                all_ready.set()
-            await gate.wait()
+            await rest()
         return name, numbers, half
 
+    start, args = (deep, (frames,)) if frames else (rest, ())
     async with trio.open_nursery() as nursery:
         for _ in range(n):
-            nursery.start_soon(wait, depth)
+            nursery.start_soon(start, *args)
         await all_ready.wait()
         probe.parked()
         gate.set()
@@ -144,8 +148,8 @@ OPERATIONS = {
         "mutex": mutex,
         "mutex_10": mutex_contended,
         "timers": timers,
-        "park": partial(park, depth=1),
-        "park_deep": partial(park, depth=5),
-        "million": partial(park, depth=1),
+        "park": partial(park, frames=0),
+        "park_deep": partial(park, frames=5),
+        "million": partial(park, frames=0),
     }.items()
 }

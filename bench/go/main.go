@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -24,9 +25,9 @@ var operations = map[string]func(n int){
 	"mutex":            mutex,
 	"mutex_10":         func(n int) { mutexContended(n, 10) },
 	"timers":           timers,
-	"park":             func(n int) { park(n, 1) },
+	"park":             func(n int) { park(n, 0) },
 	"park_deep":        func(n int) { park(n, 5) },
-	"million":          func(n int) { park(n, 1) },
+	"million":          func(n int) { park(n, 0) },
 	"ping_pong":        pingPong,
 	"chan_0_across":    func(n int) { channel(n, 0) },
 	"chan_1000_across": func(n int) { channel(n, 1000) },
@@ -81,26 +82,32 @@ func channel(n, size int) {
 	}
 }
 
-func producers(n, channels int) []chan int {
-	chans := make([]chan int, channels)
+// senders starts goroutines that send until they are stopped; stop waits for their end.
+func senders(channels int) (chans []chan int, stop func()) {
+	var stopped atomic.Bool
+	chans = make([]chan int, channels)
 	for i := range chans {
-		chans[i] = make(chan int)
-		go produce(chans[i], n/channels+1)
+		ch := make(chan int)
+		chans[i] = ch
+		go func() {
+			for !stopped.Load() {
+				ch <- 1
+			}
+			close(ch)
+		}()
 	}
-	return chans
-}
-
-func drain(chans []chan int) {
-	for _, ch := range chans {
-		for i := range ch {
-			sink = i
+	return chans, func() {
+		stopped.Store(true)
+		for _, ch := range chans {
+			for i := range ch {
+				sink = i
+			}
 		}
 	}
 }
 
-// Closed channels stay ready: a select counts only what was sent.
 func select2(n int) {
-	chans := producers(n, 2)
+	chans, stop := senders(2)
 	a, b := chans[0], chans[1]
 	for range n {
 		select {
@@ -108,11 +115,11 @@ func select2(n int) {
 		case sink = <-b:
 		}
 	}
-	drain(chans)
+	stop()
 }
 
 func select8(n int) {
-	chans := producers(n, 8)
+	chans, stop := senders(8)
 	a, b, c, d, e, f, g, h := chans[0], chans[1], chans[2], chans[3], chans[4], chans[5], chans[6], chans[7]
 	for range n {
 		select {
@@ -126,7 +133,7 @@ func select8(n int) {
 		case sink = <-h:
 		}
 	}
-	drain(chans)
+	stop()
 }
 
 func mutex(n int) {
@@ -162,28 +169,34 @@ func timers(n int) {
 }
 
 //go:noinline
-func wait(level int, ready *sync.WaitGroup, gate chan struct{}) int {
+func deep(level int, rest func()) int {
 	numbers := [3]int{level, level + 1, level + 2}
 	if level > 1 {
-		return wait(level-1, ready, gate) + numbers[level%3]
+		return deep(level-1, rest) + numbers[level%3]
 	}
-	ready.Done()
-	<-gate
+	rest()
 	return numbers[level%3]
 }
 
 var atPark int
 
-func park(n, depth int) {
+// park has n goroutines wait, each below so many frames with locals.
+func park(n, frames int) {
 	var ready, ends sync.WaitGroup
 	gate := make(chan struct{})
+	rest := func() {
+		ready.Done()
+		<-gate
+		ends.Done()
+	}
 	ready.Add(n)
 	ends.Add(n)
 	for range n {
-		go func() {
-			wait(depth, &ready, gate)
-			ends.Done()
-		}()
+		if frames == 0 {
+			go rest()
+		} else {
+			go deep(frames, rest)
+		}
 	}
 	ready.Wait()
 	atPark = memory()

@@ -63,8 +63,22 @@ def _describe(row: Row, now: float) -> str:
 
 
 def rows() -> list[Row]:
-    """Every goroutine that has not ended, by id: main first."""
-    return sorted(_core.snapshot(), key=lambda row: row[0].id)
+    """Every goroutine that has not ended, by id: main first. Without the frames of gofer itself."""
+    return sorted(map(_without_us, _core.snapshot()), key=lambda row: row[0].id)
+
+
+_HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
+_COMMAND = _HERE + "__main__.py"  # where `gofer run` begins: nothing outside it is the program's
+
+
+def _without_us(row: Row) -> Row:
+    frames = row[5]
+    for at, (code, _) in enumerate(frames):
+        if code.co_filename == _COMMAND:
+            frames = frames[:at]
+            break
+    theirs = [place for place in frames if not place[0].co_filename.startswith(_HERE)]
+    return (*row[:5], theirs, *row[6:])
 
 
 def dump() -> list[str]:
@@ -148,7 +162,7 @@ def _flush() -> None:
 
 def install() -> None:
     """Give the core its hooks and chain `sys.excepthook`. Called once, when gofer is imported."""
-    _core.set_hooks(panic=panic, deadlock_notes=deadlock_notes)
+    _core.set_hooks(panic=panic, deadlock_notes=deadlock_notes, home=_HERE)
     install_excepthook()
 
 

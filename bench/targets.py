@@ -1,0 +1,85 @@
+"""What gofer has to reach, as ratios of minima of the same run."""
+
+from dataclasses import dataclass
+
+from operations import FREE_ONE, FREE_TWO, GIL, PEERS, Setting
+
+
+@dataclass(frozen=True)
+class Bound:
+    """At most `limit` times the cost of the best of `contenders`; at_least: so many times as fast.
+
+    Without a setting it is a limit on the number itself.
+    """
+
+    limit: float
+    setting: Setting | None = None
+    operation: str = ""
+    contenders: tuple[str, ...] = ()
+    at_least: bool = False
+    title: str = ""
+
+
+@dataclass(frozen=True)
+class Target:
+    title: str
+    setting: Setting
+    operation: str
+    bounds: tuple[Bound, ...]
+    unit: str = "ns"
+
+
+# operation, title, times Go, times the best peer
+RATIOS = (
+    ("spawn_1000", "spawn and wait, batches of 1,000", 0.8, 0.1),
+    ("spawn_100000", "spawn 100,000, then wait", 0.5, 0.1),
+    ("yield_2", "yield", 1.4, 0.6),
+    ("chan_0", "unbuffered channel, an item", 1.0, 0.6),
+    ("chan_1000", "buffered channel, an item", 3.0, 0.9),
+)
+BYTES = 2400
+STACKFUL = ("gevent", "greenlet", "runloom")
+FREE_THREADED = 1.5  # what a build without the GIL may cost more
+
+
+def targets() -> list[Target]:
+    return [*one_worker(GIL, 1), *one_worker(FREE_ONE, FREE_THREADED), *two_workers()]
+
+
+def one_worker(setting: Setting, allowance: float) -> list[Target]:
+    """The other side is always that of the ordinary build."""
+    found = [
+        Target(
+            f"{setting.interpreter}: {title}",
+            setting,
+            operation,
+            (
+                Bound(allowance * go, GIL, operation, ("go",)),
+                Bound(allowance * peer, GIL, operation, PEERS),
+            ),
+        )
+        for operation, title, go, peer in RATIOS
+    ]
+    least = Bound(allowance, GIL, "park", STACKFUL)
+    parked = (Bound(allowance * BYTES), least)
+    return [
+        *found,
+        Target(f"{setting.interpreter}: a parked goroutine", setting, "park", parked, "bytes"),
+    ]
+
+
+def two_workers() -> list[Target]:
+    def against_threads(operation: str, title: str, other: str, used: str) -> Target:
+        bound = Bound(1, FREE_TWO, other, ("threads",), title=used)
+        return Target(f"3.13t, two workers: {title}", FREE_TWO, operation, (bound,))
+
+    fork_join = Bound(0.95, FREE_TWO, "fork_join_2", ("threads",), True, "two bare threads")
+    return [
+        Target("3.13t, two workers: fork-join, as fast", FREE_TWO, "fork_join_2", (fork_join,)),
+        against_threads("ping_pong", "ping-pong", "ping_pong", "two SimpleQueues"),
+        against_threads(
+            "chan_0_across", "unbuffered channel", "chan_0_across", "SimpleQueues, acknowledged"
+        ),
+        against_threads("chan_1000_across", "buffered channel", "chan_1000_across", "SimpleQueue"),
+        against_threads("fan_out", "fan-out", "fan_out", "SimpleQueue"),
+    ]
