@@ -101,7 +101,7 @@ static G *g_alloc(worker *w, enum g_kind kind) {
     }
     init_references(g);
     g->kind = (uint8_t)kind;
-    g->state = G_NEW;
+    relaxed_store(&g->state, G_NEW);
     g->w.g = g;
     waitq_init(&g->joiners);
     return g;
@@ -210,7 +210,7 @@ void g_queue_fresh(worker *w, G *g) {
 }
 
 static void queue_ready(worker *w, G *g) {
-    g->state = G_RUNNABLE;
+    relaxed_store(&g->state, G_RUNNABLE);
     g->stamp = w->stamp++;
     gqueue_push(&w->ready, g);
 }
@@ -267,7 +267,7 @@ static inline G *pick(worker *w) {
 
 /* Puts back what pick returned, first in line again. */
 static void unpick(worker *w, G *g) {
-    if (g->state == G_NEW) {
+    if (relaxed_load(&g->state) == G_NEW) {
         lock_acquire(&w->fresh_lock);
         g->stamp = w->fresh.head ? w->fresh.head->stamp - 1 : w->stamp;
         gqueue_push_front(&w->fresh, g);
@@ -294,7 +294,7 @@ static bool unqueue(worker *w, G *g) {
 void g_ready(G *g) {
     worker *w = g->worker;
     if (LIKELY(w == g_worker && w)) {
-        if (!w->next) { g->state = G_RUNNABLE; w->next = g; }
+        if (!w->next) { relaxed_store(&g->state, G_RUNNABLE); w->next = g; }
         else queue_ready(w, g);
         return;
     }
@@ -324,7 +324,7 @@ static char *transfer(void *arg, char *sp) {
 static inline void become(worker *w, G *to, _PyStackChunk *root) {
     w->switches++;
     w->cur = to;
-    if (to->state == G_NEW) {
+    if (relaxed_load(&to->state) == G_NEW) {
         to->worker = w;
         to->root = root ? root : chunk_take(&w->pool);
         to->slice.sp = NULL;
@@ -333,7 +333,7 @@ static inline void become(worker *w, G *to, _PyStackChunk *root) {
         to->context = NULL;
         ps_start(&to->ps, w->ts, to->root, context, w->c_depth);
     } else ps_load(&to->ps, w->ts);
-    to->state = G_RUNNING;
+    relaxed_store(&to->state, G_RUNNING);
 }
 
 /* false: no memory to leave this stack, nothing has happened */
@@ -487,9 +487,9 @@ int g_wait_check(G *g) {
 static PyObject *deadlock_error(G *g) {
     PyObject *e = PyObject_CallFunction(rt.errors.deadlock, "s", "all goroutines are asleep - deadlock!");
     if (!e || !rt.deadlock_notes) return e;
-    g->state = G_WAITING;                /* as the notes are to show it */
+    relaxed_store(&g->state, G_WAITING);                /* as the notes are to show it */
     PyObject *notes = PyObject_CallNoArgs(rt.deadlock_notes);
-    g->state = G_RUNNING;
+    relaxed_store(&g->state, G_RUNNING);
     if (!notes || PyObject_SetAttrString(e, "__notes__", notes) < 0) PyErr_WriteUnraisable(e);
     Py_XDECREF(notes);
     return e;
@@ -529,7 +529,7 @@ static NOINLINE enum wake park_thread(G *g) {
     }
     enum wake why = relaxed_load(&g->wait);
     relaxed_store(&g->wait, W_NONE);
-    g->state = G_RUNNING;
+    relaxed_store(&g->state, G_RUNNING);
     return why;
 }
 
@@ -545,12 +545,12 @@ static NOINLINE enum wake park_in_place(worker *w, G *g, G *next) {
 enum wake g_park(G *g, enum wait_reason reason, PyObject *on) {
     g->why = (uint8_t)reason;
     g->on = on;
-    g->state = G_WAITING;
+    relaxed_store(&g->state, G_WAITING);
     worker *w = g->worker;
 #if GOFER_FREE_THREADED
     /* disturbed after the check and before we could be claimed: claim ourselves */
     if (UNLIKELY(atomic_load(&g->pending)) && word_move(&g->wait, W_WAITING, W_CANCEL)) {
-        g->state = G_RUNNING;
+        relaxed_store(&g->state, G_RUNNING);
         relaxed_store(&g->wait, W_NONE);
         return W_CANCEL;
     }
@@ -561,7 +561,7 @@ enum wake g_park(G *g, enum wait_reason reason, PyObject *on) {
     enum wake why;
     if (UNLIKELY(next != g && !switch_to(w, g, next))) why = park_in_place(w, g, next);
     else why = relaxed_load(&g->wait);
-    g->state = G_RUNNING;
+    relaxed_store(&g->state, G_RUNNING);
     g->on = NULL;
     relaxed_store(&g->wait, W_NONE);
     return why;
@@ -575,7 +575,7 @@ void g_step_aside(G *g) {
         unpick(w, next);
         unqueue(w, g);
     }
-    g->state = G_RUNNING;
+    relaxed_store(&g->state, G_RUNNING);
     g_settle(g);
 }
 
@@ -620,7 +620,7 @@ static void finish_call(G *g, PyObject *result) {
 
 void g_wake_joiners(G *g) {
     lock_acquire(&g->lock);
-    g->state = G_DEAD;
+    atomic_store_explicit(&g->state, G_DEAD, memory_order_release);
     waitq woken;
     waitq_init(&woken);
     for (waiter *x; (x = waitq_claim(&g->joiners)); ) waitq_push(&woken, x);
@@ -656,7 +656,7 @@ static void g_main(void) {
         _PyStackChunk *root = g->root;
         g->root = NULL;
         G *next = pick(w);
-        if (LIKELY(next->state == G_NEW)) {
+        if (LIKELY(relaxed_load(&next->state) == G_NEW)) {
             next->slice = g->slice;
             g->slice = (slice){ 0 };
             become(w, next, root);
@@ -678,7 +678,7 @@ G *g_thread_new(void) {
     G *g = g_alloc(NULL, KIND_THREAD);
     if (!g) return NULL;
     g->id = new_id(NULL);
-    g->state = G_RUNNING;
+    relaxed_store(&g->state, G_RUNNING);
     g->thread = PyThread_allocate_lock();
     if (!g->thread) { Py_DECREF(g); PyErr_NoMemory(); return NULL; }
     PyThread_acquire_lock(g->thread, 1);
@@ -695,7 +695,7 @@ NOINLINE int g_adopt_thread(worker *w) {
     w->base = (char *)((here - BASE_GAP) & ~(uintptr_t)63);
     w->c_depth = ps_c_depth(w->ts);
     g->worker = w;
-    g->state = G_RUNNING;
+    relaxed_store(&g->state, G_RUNNING);
     ring_insert_before(&w->all, &g->all);
     w->host = w->cur = g;
     g_worker = w;

@@ -100,8 +100,8 @@ struct G {
     slice slice;
     pystate ps;
     _PyStackChunk *root;
-    word_t wait, pending;
-    uint8_t state, kind, why;
+    word_t wait, pending, state;
+    uint8_t kind, why;
     bool abandoned, seen;
     uint16_t kills, cancels;     /* cancels: under lock; P_CANCEL is set while it is not 0 */
     uint32_t stamp;              /* order among the queues of a worker */
@@ -332,6 +332,10 @@ void g_free(G *g);
 G *g_thread_new(void);
 const site *g_site_here(worker *w);
 
+/* What it left behind may be read then. */
+static inline bool g_is_dead(const G *g) {
+    return atomic_load_explicit(&((G *)g)->state, memory_order_acquire) == G_DEAD;
+}
 static inline bool g_is_foreign(const G *g) { return g->kind == KIND_THREAD; }
 
 #endif

@@ -139,7 +139,7 @@ static void main_ended(PyObject *result) {
 
 /* --- Goroutine ------------------------------------------------------------------------------------------------ */
 static const char *state_name(const G *g) {
-    switch (g->state) {
+    switch (relaxed_load(&g->state)) {
     case G_RUNNING: return "running";
     case G_WAITING: return "waiting";
     case G_DEAD: return "dead";
@@ -149,7 +149,7 @@ static const char *state_name(const G *g) {
 
 static PyObject *goroutine_id(G *g, void *unused) { return PyLong_FromUnsignedLongLong(g->id); }
 static PyObject *goroutine_state(G *g, void *unused) { return PyUnicode_InternFromString(state_name(g)); }
-static PyObject *goroutine_done(G *g, void *unused) { return PyBool_FromLong(g->state == G_DEAD); }
+static PyObject *goroutine_done(G *g, void *unused) { return PyBool_FromLong(g_is_dead(g)); }
 
 static PyObject *default_name(G *g) {
     if (g == rt.main) return PyUnicode_FromString("main");
@@ -190,7 +190,7 @@ static PyObject *goroutine_repr(G *g) {
     PyObject *name = goroutine_name(g, NULL);
     if (!name) return NULL;
     const char *kind = g->kind == KIND_TASK ? "Task" : "Goroutine";
-    const char *why = g->state == G_WAITING ? wait_reason_names[g->why] : "";
+    const char *why = relaxed_load(&g->state) == G_WAITING ? wait_reason_names[g->why] : "";
     PyObject *r = PyUnicode_FromFormat("<%s %llu %R %s%s%s%s>", kind, (unsigned long long)g->id, name,
                                        state_name(g), *why ? " (" : "", why, *why ? ")" : "");
     Py_DECREF(name);

@@ -434,10 +434,10 @@ static size_t kill_of_worker(worker *w, uint32_t run) {
     size_t n = kill_queue(&w->fresh, run);
     for (node *x = w->all.next; x != &w->all; x = x->next) {
         G *g = (G *)((char *)x - offsetof(G, all));
-        if (g->run != run || g->kind == KIND_HOST || g == rt.main || g->abandoned || g->state == G_DEAD) continue;
+        if (g->run != run || g->kind == KIND_HOST || g == rt.main || g->abandoned || g_is_dead(g)) continue;
         n++;
         g_disturb(g, P_KILL, W_KILL);
-        if (w != g_worker && g == w->cur && g->state == G_RUNNING && !g->kills) kill_running(w, g);
+        if (w != g_worker && g == w->cur && relaxed_load(&g->state) == G_RUNNING && !g->kills) kill_running(w, g);
     }
     return n;
 }
@@ -498,7 +498,7 @@ void sched_exit(void) {
 /* --- fork ---------------------------------------------------------------------------------------------------------------------- */
 static void lose(G *g) {
     g->abandoned = true;
-    g->state = G_DEAD;
+    relaxed_store(&g->state, G_DEAD);
     relaxed_store(&g->wait, W_ABANDONED);
     lock_reset(&g->lock);
     waitq_init(&g->joiners);
@@ -607,7 +607,7 @@ static bool each_in_queue(gqueue *q, worker *w, sched_each_fn fn, void *arg) {
 static bool each_of_worker(worker *w, sched_each_fn fn, void *arg) {
     for (node *x = w->all.next; x != &w->all; x = x->next) {
         G *g = (G *)((char *)x - offsetof(G, all));
-        if (g->state == G_DEAD || (g == w->host && g != rt.main)) continue;
+        if (g_is_dead(g) || (g == w->host && g != rt.main)) continue;
         if (!fn(g, w, g == w->cur, arg)) return false;
     }
     return each_in_queue(&w->hand, w, fn, arg) && each_in_queue(&w->fresh, w, fn, arg);
@@ -633,7 +633,7 @@ static bool visit_one(G *g, worker *w, bool current, void *arg) {
     visitor *v = arg;
     (void)w;
     if (g->args) v->result = ps_visit_fn(&g->fn, v->visit, v->arg);
-    if (!v->result && !current && g->state != G_NEW) v->result = ps_visit(&g->ps, v->visit, v->arg);
+    if (!v->result && !current && relaxed_load(&g->state) != G_NEW) v->result = ps_visit(&g->ps, v->visit, v->arg);
     return v->result == 0;
 }
 

@@ -247,7 +247,7 @@ int waitgroup_wait(waitgroup *wg, PyObject *self) {
 
 /* --- join ------------------------------------------------------------------------------------------------------- */
 int sema_join(G *target) {
-    if (target->state == G_DEAD) { g_could_switch(); return 0; }
+    if (g_is_dead(target)) { g_could_switch(); return 0; }
     G *g = g_self();
     if (!g) return -1;
     if (g == target) {
@@ -258,7 +258,7 @@ int sema_join(G *target) {
     for (;;) {
         if (g_wait_begin(g) < 0) return -1;
         lock_acquire(&target->lock);
-        if (target->state == G_DEAD && g_claim(g, W_NONE)) {
+        if (g_is_dead(target) && g_claim(g, W_NONE)) {
             lock_release(&target->lock);
             return 0;
         }

@@ -88,5 +88,10 @@ class Ticker:
 
 def _check_period(what: str, d: Duration) -> None:
     seconds = d.total_seconds() if isinstance(d, timedelta) else d
-    if not seconds > 0:
+    try:
+        positive = seconds > 0
+    except TypeError:
+        given = type(d).__name__
+        raise TypeError(f"{what} takes seconds as a number or a timedelta, not {given}") from None
+    if not positive:
         raise ValueError(f"{what}({d!r}): the period must be greater than 0 seconds")
