@@ -29,7 +29,7 @@ def cache() -> Path:
 def last_line(output: str) -> str:
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     errors = [line for line in lines if "error" in line.lower()]
-    return (errors or lines or ["no output"])[-1]
+    return (errors or lines or ["no output"])[-1].replace(str(Path.home()), "~")
 
 
 def command(*words: object, **options: object) -> str:

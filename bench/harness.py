@@ -46,14 +46,23 @@ def once(function: Function, n: int) -> tuple[int, float]:
 def bytes_each(function: Function, n: int) -> tuple[int, float]:
     function(max(n // 1000, 1))
     gc.collect()
-    before = probe.memory()
+    before, probe.at_park = probe.memory(), None
     function(n)
-    return n, (probe.at_park - before) / n
+    return n, (at_park() - before) / n
 
 
 def million(function: Function, n: int) -> tuple[int, float]:
     function(max(n // 1000, 1))
-    return n, timed(function, n) / 1e9
+    probe.at_park = None
+    ns = timed(function, n)
+    at_park()
+    return n, (ns - probe.looking) / 1e9
+
+
+def at_park() -> int:
+    if probe.at_park is None:
+        raise RuntimeError("they never were all parked")
+    return probe.at_park
 
 
 def measure(contender: str, operation: str, kind: str, n: int, seconds: float) -> dict[str, object]:

@@ -1,6 +1,7 @@
 """What contenders ask of the harness: how many workers, and to look at the process now."""
 
 import os
+from time import perf_counter_ns
 
 WORKERS = int(os.environ.get("BENCH_WORKERS", "1"))
 
@@ -24,10 +25,13 @@ def memory() -> int:
     raise OSError("no Pss in smaps_rollup")
 
 
-at_park = 0
+at_park: int | None = None  # what `memory` said then
+looking = 0  # nanoseconds that it took to find out
 
 
 def parked() -> None:
     """A contender calls this when all its goroutines are parked."""
-    global at_park
+    global at_park, looking
+    start = perf_counter_ns()
     at_park = memory()
+    looking = perf_counter_ns() - start

@@ -131,11 +131,10 @@ def measure_all(runner: Runner, arguments: argparse.Namespace) -> list[dict[str,
 
 
 def wanted(operation: Operation, turn: int, arguments: argparse.Namespace) -> bool:
-    if turn >= (operation.rounds or arguments.rounds):
-        return False
-    if arguments.quick and operation.kind == "million" and not arguments.only:
-        return False
-    return chosen(operation.name, arguments.only)
+    rounds = operation.rounds or arguments.rounds
+    if arguments.quick and operation.kind != "rate":
+        rounds = 0 if operation.kind == "million" and not arguments.only else 1
+    return turn < rounds and chosen(operation.name, arguments.only)
 
 
 def chosen(name: str, names: list[str] | None) -> bool:
@@ -149,7 +148,9 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--quick", action="store_true", help="2 short rounds, without the million")
+    parser.add_argument(
+        "--quick", action="store_true", help="2 short rounds, 1 for what is slow, and no million"
+    )
     parser.add_argument("--rounds", type=int, help="how often everything is repeated (5)")
     parser.add_argument("--only", type=names, metavar="OP,OP", help="only these operations")
     parser.add_argument("--contenders", type=names, metavar="A,B", help="only these contenders")

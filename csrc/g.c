@@ -631,6 +631,25 @@ void g_wake_joiners(G *g) {
     }
 }
 
+void g_idle(G *g) {
+    do {
+        g_settle(g);
+        g_wait_publish(g);
+    } while (g_park(g, WHY_IDLE, NULL) != W_KILL);
+}
+
+/* Who goes on after one that has ended: the idler rather than nobody, so that a worker does not sleep with
+   what may be the last reference to that one. */
+static G *successor(worker *w) {
+    if (LIKELY(++w->tick % LOOK_AROUND != 0)) {
+        G *next = g_pick(w);
+        if (LIKELY(next != NULL)) return next;
+    }
+    G *idler = w->idler;
+    if (idler && (relaxed_load(&idler->state) == G_NEW || g_claim(idler, W_SIGNAL))) return idler;
+    return g_hooks.find(w);
+}
+
 /* Runs goroutines at the base of the stack, one after the other in the same C frame and on the same
    chunk while each next one has not started either. */
 static void g_main(void) {
@@ -655,7 +674,7 @@ static void g_main(void) {
         g_wake_joiners(g);
         _PyStackChunk *root = g->root;
         g->root = NULL;
-        G *next = pick(w);
+        G *next = successor(w);
         if (LIKELY(relaxed_load(&next->state) == G_NEW)) {
             next->slice = g->slice;
             g->slice = (slice){ 0 };

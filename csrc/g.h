@@ -187,6 +187,7 @@ struct worker {
     G *free;                     /* dead Goroutine objects */
     uint32_t n_free;
     node all;
+    G *idler;                    /* reaps the graveyard when there is nothing else to do; NULL: nobody does */
     G *host;                     /* what the thread did before: goroutine 1, or the thread's own bottom */
     uint64_t next_id, last_id;   /* ids come in blocks */
     site *sites;
@@ -200,9 +201,8 @@ struct worker {
     /* counters */
     int64_t alive;               /* started minus ended here; only the sum over workers means something */
     uint64_t switches, spawned, stolen, sleeps;
-    /* for who watches whether this one is stuck */
-    uint32_t watched_tick;
-    int64_t watched_at;
+    uint32_t watched;            /* the keeper's: tick at its last look */
+    _Atomic(uint32_t) stuck_at;  /* tick at which the keeper found it stuck */
 };
 
 /* What the scheduler (sched.c) supplies to this room. */
@@ -215,7 +215,8 @@ extern struct g_hooks {
     int (*spawn_foreign)(G *);             /* from a thread that is no worker */
     void (*failed)(G *);                   /* an exception escaped; it is set */
     void (*main_ended)(PyObject *);        /* in the child of a fork goroutine 1 may be any; not to return */
-    worker *(*helper)(void);               /* a worker that is no other program's thread; NULL with an exception */
+    worker *(*keeper)(void);               /* whose timers foreign threads use; NULL with an exception */
+    void (*start_quietly)(G *);            /* g_spawn for a timer's callback: allocates nothing */
 } g_hooks;
 
 /* What both rooms know of the program. */
@@ -324,6 +325,8 @@ void g_queue_fresh(worker *w, G *g);
 /* Moves everything from the inbox to the ready queue. */
 void g_drain(worker *w);
 void g_wake_joiners(G *g);
+/* What w->idler does for ever: waits until there is something to reap.  Returns when killed. */
+void g_idle(G *g);
 void g_clear(G *g);
 /* Remembers the function's name, when somebody may ask for it after the function is gone. */
 void g_keep_name(G *g);

@@ -38,7 +38,7 @@ void chan_drop_alarm(chan *c) {
 /* Whose heap the calling thread uses; NULL with an exception. */
 static worker *clock_of_caller(void) {
     G *g = g_self();
-    return !g ? NULL : g->worker ? g->worker : g_hooks.helper();
+    return !g ? NULL : g->worker ? g->worker : g_hooks.keeper();
 }
 
 static bool arm(timer *t, worker *w, int64_t ns, int64_t period) {
@@ -90,15 +90,11 @@ static void timer_ended(G *g, PyObject *timer_object) { Py_DECREF(timer_object);
 
 static void start_function(timer *t, int64_t now) {
     Timer *self = (Timer *)((char *)t - offsetof(Timer, t));
-    worker *w = g_worker;
     G *g = self->next;
     self->next = NULL;
     g->at_end = timer_ended;
     g->at_end_arg = (PyObject *)self;        /* the heap's reference */
-    w->spawned++;
-    w->alive++;
-    g_queue_fresh(w, g);                     /* our reference is the runtime's from here on */
-    g_hooks.spawned(w);
+    g_hooks.start_quietly(g);                /* our reference is the runtime's from here on */
 }
 
 static Timer *timer_object(chan *c, PyObject *call, bool periodic) {

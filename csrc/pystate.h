@@ -119,6 +119,17 @@ void ps_raise(PyObject *exception);
 bool ps_finalizing(void);
 bool ps_is_main_thread(void);
 
+/* The thread is not running Python code now: in a call that let go of the interpreter (free-threaded; under
+   the GIL that can not be told, and does not matter). */
+static inline bool ps_is_blocked(PyThreadState *ts) {
+#ifdef Py_GIL_DISABLED
+    return _Py_atomic_load_int_relaxed(&ts->state) == _Py_THREAD_DETACHED;
+#else
+    (void)ts;
+    return true;
+#endif
+}
+
 /* A signal has arrived whose Python handler has not run. */
 bool ps_signals_pending(PyThreadState *ts);
 

@@ -42,11 +42,15 @@ static struct {
     _Atomic(int) threads;          /* foreign threads that have used the library and live */
     lock_t lock;                   /* guards the table, the shared queue and the deadlock check */
     gqueue shared;                 /* unstarted, from foreign threads */
+    _Atomic(worker *) keeper;      /* NULL until it is needed */
+    _Atomic(int) keeper_rests;     /* nobody waits for a worker: the next spawn is to ring */
 } sched;
 
 static sigset_t program_signals;   /* what the program's threads block: not what our threads do */
 
 static int n_workers(void) { return atomic_load(&sched.n); }
+
+static uint32_t watched_tick(worker *w) { return relaxed_load((_Atomic(uint32_t) *)&w->tick); }
 
 /* Those that exist and have their thread. */
 static worker *live_worker(int i) {
@@ -82,7 +86,8 @@ static void worker_main(void *arg) {
     PyGILState_STATE held = PyGILState_Ensure();
     if (g_adopt_thread(w) == 0) {
         atomic_fetch_sub(&sched.searching, 1);
-        do g_wait_publish(w->host); while (g_park(w->host, WHY_IDLE, NULL) != W_KILL);
+        w->idler = w->host;
+        g_idle(w->host);
         pool_use(NULL);
         g_worker = NULL;
         w->ts = NULL;
@@ -116,6 +121,22 @@ static worker *worker_start(void) {
     return NULL;
 }
 
+/* The main thread's idler is a goroutine of its own. */
+static PyObject *idle(PyObject *module, PyObject *unused) {
+    g_idle(g_worker->cur);
+    Py_RETURN_NONE;
+}
+static PyMethodDef idle_def = { "idle", idle, METH_NOARGS, NULL };
+
+static int make_idler(worker *w) {
+    PyObject *fn = PyCFunction_New(&idle_def, NULL);
+    w->idler = fn ? g_new(KIND_GO, &fn, 1, NULL) : NULL;
+    Py_XDECREF(fn);
+    if (!w->idler) return -1;
+    w->idler->kind = KIND_HOST;
+    return 0;
+}
+
 static int attach_main(void) {
     worker *w = worker_new();
     if (!w) return -1;
@@ -127,13 +148,7 @@ static int attach_main(void) {
     w->alive = 1;
     sched.all[0] = w;
     if (!n_workers()) atomic_store(&sched.n, 1);
-    return g_hooks.attached();
-}
-
-static worker *helper(void) {
-    for (int i = 1; i < n_workers(); i++)
-        if (sched.all[i] && relaxed_load(&sched.all[i]->stop) == 0) return sched.all[i];
-    return worker_start();
+    return make_idler(w) < 0 ? -1 : g_hooks.attached();
 }
 
 /* --- waking ------------------------------------------------------------------------------------------------ */
@@ -152,34 +167,56 @@ static bool wake_one(int among) {
 }
 
 /* Work was put where others may take it. */
+static worker *keeper(void);
+
 static NOINLINE void wake_another(void) {
     static _Atomic(int) refused;
     int procs = relaxed_load(&sched.procs);
     if (atomic_load(&sched.searching)) return;
     if (atomic_load(&sched.idle) && wake_one(procs)) return;
     if (n_workers() >= procs || relaxed_load(&refused) > 100) return;
-    if (!worker_start()) { atomic_fetch_add(&refused, 1); PyErr_Clear(); }
+    if (!keeper() || !worker_start()) { atomic_fetch_add(&refused, 1); PyErr_Clear(); }
+}
+
+static void wake_keeper(void) {
+    if (relaxed_load(&sched.keeper_rests) && atomic_exchange(&sched.keeper_rests, 0))
+        ring(atomic_load(&sched.keeper));
 }
 
 static void spawned(worker *w) {
     (void)w;
-    if (relaxed_load(&sched.procs) > 1) {
-        atomic_thread_fence(memory_order_seq_cst);
-        if (relaxed_load(&sched.searching)) return;
-        if (relaxed_load(&sched.idle) || relaxed_load(&sched.n) < relaxed_load(&sched.procs))
-            wake_another();
-    }
+    if (relaxed_load(&sched.procs) == 1 && !relaxed_load(&sched.keeper)) return;    /* one thread, as ever */
+    atomic_thread_fence(memory_order_seq_cst);
+    wake_keeper();
+    if (relaxed_load(&sched.procs) == 1 || relaxed_load(&sched.searching)) return;
+    if (relaxed_load(&sched.idle) || relaxed_load(&sched.n) < relaxed_load(&sched.procs)) wake_another();
 }
 
-static int spawn_foreign(G *g) {
-    /* A program's own thread may be busy with something else: have at least one that is ours alone. */
-    if (!atomic_load(&sched.idle) && !helper()) return -1;
+/* Into the shared queue: from a thread that runs no goroutines itself. */
+static void share(G *g) {
     lock_acquire(&sched.lock);
     gqueue_push(&sched.shared, g);
     lock_release(&sched.lock);
     atomic_thread_fence(memory_order_seq_cst);
-    wake_one(MAX_WORKERS);
+    if (!wake_one(MAX_WORKERS)) wake_keeper();
+}
+
+static int spawn_foreign(G *g) {
+    /* The main thread may never have used us, or be busy with something else for long. */
+    if (n_workers() < 2 && !atomic_load(&sched.idle) && !worker_start()) return -1;
+    share(g);
     return 0;
+}
+
+static void start_quietly(G *g) {
+    worker *w = g_worker;
+    if (w == relaxed_load(&sched.keeper)) { share(g); return; }
+    w->spawned++;
+    w->alive++;
+    g_queue_fresh(w, g);
+    atomic_thread_fence(memory_order_seq_cst);
+    if (relaxed_load(&sched.idle) && !relaxed_load(&sched.searching)) wake_one(relaxed_load(&sched.procs));
+    wake_keeper();
 }
 
 /* --- finding work -------------------------------------------------------------------------------------------- */
@@ -211,15 +248,9 @@ static void rob(worker *w, worker *victim) {
     lock_release(&w->fresh_lock);
 }
 
-/* A worker beyond gomaxprocs leaves others their work, unless they are stuck: in a call that blocks the
-   thread, or in a long computation. */
-static bool is_stuck(worker *victim, int64_t now) {
-    if (atomic_load(&victim->sleeping)) return false;
-    uint32_t tick = relaxed_load((_Atomic(uint32_t) *)&victim->tick);
-    if (tick == victim->watched_tick) return now - victim->watched_at >= STUCK_NS;
-    victim->watched_tick = tick;
-    victim->watched_at = now;
-    return false;
+/* A worker beyond gomaxprocs leaves others their work, unless the keeper has found them stuck since. */
+static bool is_stuck(worker *victim) {
+    return relaxed_load(&victim->stuck_at) == watched_tick(victim);
 }
 
 static bool steal(worker *w) {
@@ -228,7 +259,7 @@ static bool steal(worker *w) {
     uint32_t at = rng_below(&w->rng, (uint32_t)n);
     for (int i = 0; i < n; i++) {
         worker *victim = live_worker((int)((at + (uint32_t)i) % (uint32_t)n));
-        if (!can_be_robbed(w, victim) || !(may_steal(w) || is_stuck(victim, w->now))) continue;
+        if (!can_be_robbed(w, victim) || !(may_steal(w) || is_stuck(victim))) continue;
         rob(w, victim);
         return true;
     }
@@ -238,9 +269,10 @@ static bool steal(worker *w) {
 /* Anything that this worker would find if it looked. */
 static bool work_for(worker *w) {
     if (atomic_load(&w->inbox) || gqueue_len(&sched.shared) || relaxed_load(&w->stop)) return true;
-    if (!may_steal(w)) return false;
-    for (int i = 0, n = n_workers(); i < n; i++)
-        if (can_be_robbed(w, live_worker(i))) return true;
+    for (int i = 0, n = n_workers(); i < n; i++) {
+        worker *victim = live_worker(i);
+        if (can_be_robbed(w, victim) && (may_steal(w) || is_stuck(victim))) return true;
+    }
     return false;
 }
 
@@ -302,7 +334,8 @@ static bool all_quiet(void) {
         if (atomic_load(&w->sleeping) != 1 || atomic_load(&w->inbox) || gqueue_len(&w->fresh)) return false;
         if (atomic_load(&w->timers->first) != NEVER) return false;
     }
-    return true;
+    worker *k = atomic_load(&sched.keeper);
+    return !k || (atomic_load(&k->sleeping) == 1 && atomic_load(&k->timers->first) == NEVER);
 }
 
 enum verdict { BUSY, PERHAPS, DEADLOCK };
@@ -322,20 +355,6 @@ static enum verdict check_deadlock(void) {
 /* Lets goroutine 1 run the Python handlers of signals that have arrived. */
 static void handle_signals(void) {
     if (g_claim(rt.main, W_SIGNAL)) g_ready(rt.main);
-}
-
-/* A worker that exists for the sake of foreign threads looks after those that may be stuck. */
-static bool is_watching(worker *w) { return !may_steal(w) && relaxed_load(&sched.threads); }
-
-static void watch(worker *w, int64_t until) {
-    for (int64_t now; (now = clock_ns()) < until; ) {
-        for (int i = 0; i < n_workers(); i++) {
-            worker *other = live_worker(i);
-            if (can_be_robbed(w, other) && is_stuck(other, now)) return;
-        }
-        int64_t next = now + STUCK_NS;
-        if (netpoll_wait(w->poller, next < until ? next : until, false) != POLL_TIMEOUT) return;
-    }
 }
 
 static void doze(worker *w) {
@@ -358,8 +377,7 @@ static void doze(worker *w) {
     }
     w->sleeps++;
     PyEval_SaveThread();
-    if (is_watching(w)) watch(w, until);
-    else netpoll_wait(w->poller, until, signals);
+    netpoll_wait(w->poller, until, signals);
     PyEval_RestoreThread(w->ts);
     if (signals && ps_signals_pending(w->ts)) handle_signals();
 }
@@ -397,6 +415,106 @@ static G *find(worker *w) {
     if (atomic_fetch_sub(&sched.searching, 1) == 1 && w->fresh.n && relaxed_load(&sched.idle))
         wake_one(relaxed_load(&sched.procs));
     return g;
+}
+
+/* --- the keeper ------------------------------------------------------------------------------------------------------------ */
+/* A thread that runs no goroutines.  It exists where other threads than a single worker do.  It keeps the
+   timers of foreign threads, which no goroutine may hold up, and sees to it that unstarted goroutines do
+   not wait behind one that blocks its thread: while somebody has any it looks every STUCK_NS, and declares
+   a worker stuck that has not switched since.  A stuck worker may be robbed by all; if nobody is idle, a new
+   one is started to do it. */
+static bool is_waiting_for_a_worker(worker *w) { return gqueue_len(&w->fresh) && !atomic_load(&w->sleeping); }
+
+static bool anybody_waits(void) {
+    if (gqueue_len(&sched.shared)) return true;
+    for (int i = 0; i < n_workers(); i++) {
+        worker *w = live_worker(i);
+        if (w && is_waiting_for_a_worker(w)) return true;
+    }
+    return false;
+}
+
+/* Compares with the last look; true when somebody's goroutines are to be taken over. */
+static bool look_for_stuck(void) {
+    bool found = false, all = true;
+    for (int i = 0; i < n_workers(); i++) {
+        worker *w = live_worker(i);
+        if (!w) continue;
+        uint32_t tick = watched_tick(w);
+        bool stuck = !atomic_load(&w->sleeping) && tick == w->watched && ps_is_blocked(w->ts);
+        w->watched = tick;
+        all = all && stuck;
+        if (!stuck || !is_waiting_for_a_worker(w)) continue;
+        relaxed_store(&w->stuck_at, tick);
+        found = true;
+    }
+    return found || (all && gqueue_len(&sched.shared));
+}
+
+/* Detached: until a timer is due, the bell rings or the time is over; while `busy`, until nobody waits any
+   more either, or somebody is stuck (true). */
+static bool watch(worker *k, bool busy, int64_t until) {
+    for (;;) {
+        int64_t next = busy ? clock_ns() + STUCK_NS : until;
+        atomic_store(&k->sleeping, 1);
+        int64_t first = relaxed_load(&k->timers->first);
+        netpoll_wait(k->poller, first < next ? first : next, false);
+        atomic_store(&k->sleeping, 0);
+        if (!busy || relaxed_load(&k->stop) || relaxed_load(&k->timers->first) <= clock_ns()) return false;
+        if (look_for_stuck()) return true;
+        if (!anybody_waits()) return false;
+    }
+}
+
+static void keep(worker *k) {
+    bool lingers = false;                        /* woken by a spawn: the next one need not ring again */
+    while (!relaxed_load(&k->stop)) {
+        k->now = clock_ns();
+        timers_run(k->timers, k->now);
+        bool busy = lingers || anybody_waits();
+        int64_t until = NEVER;
+        if (!busy) {
+            atomic_store(&sched.keeper_rests, 1);
+            busy = anybody_waits();
+            atomic_store(&k->sleeping, 1);
+            if (!busy && check_deadlock() == PERHAPS) until = clock_ns() + RECHECK_NS;
+        }
+        if (busy) look_for_stuck();              /* what is seen later is compared with this */
+        PyEval_SaveThread();
+        bool stuck = watch(k, busy, until);
+        PyEval_RestoreThread(k->ts);
+        lingers = !busy && !atomic_exchange(&sched.keeper_rests, 0);
+        if (stuck && !wake_one(MAX_WORKERS) && !worker_start()) PyErr_Clear();
+    }
+}
+
+static void keeper_main(void *arg) {
+    worker *k = arg;
+    sigset_t all;
+    sigfillset(&all);
+    pthread_sigmask(SIG_BLOCK, &all, NULL);
+    PyGILState_STATE held = PyGILState_Ensure();
+    g_worker = k;
+    k->ts = PyThreadState_Get();
+    keep(k);
+    g_worker = NULL;
+    atomic_store(&k->stop, 2);
+    PyGILState_Release(held);
+}
+
+/* The keeper, started when it is first needed; NULL with an exception. */
+static worker *keeper(void) {
+    worker *k = atomic_load(&sched.keeper), *none = NULL;
+    if (k) return k;
+    if (!(k = worker_new())) return NULL;
+    if (!atomic_compare_exchange_strong(&sched.keeper, &none, k)) {
+        worker_free(k);
+        return none;
+    }
+    if (PyThread_start_new_thread(keeper_main, k) != PYTHREAD_INVALID_THREAD_ID) return k;
+    atomic_store(&sched.keeper, NULL);
+    PyErr_SetString(PyExc_RuntimeError, "gofer can not start another thread: the system has no more of them");
+    return NULL;
 }
 
 /* --- run() --------------------------------------------------------------------------------------------------------------- */
@@ -475,19 +593,23 @@ void sched_end_run(uint32_t outer) {
 
 /* --- the end ----------------------------------------------------------------------------------------------------------------- */
 static bool workers_left(void) {
+    worker *k = atomic_load(&sched.keeper);
+    if (k && relaxed_load(&k->stop) != 2) return true;
     for (int i = 1; i < n_workers(); i++)
         if (sched.all[i] && relaxed_load(&sched.all[i]->stop) != 2) return true;
     return false;
 }
 
+static void tell_to_end(worker *w) {
+    uint8_t running = 0;
+    if (w && atomic_compare_exchange_strong(&w->stop, &running, 1)) ring(w);
+}
+
 void sched_exit(void) {
     if (rt.main) word_set_bits(&rt.main->pending, P_EXIT);
     atomic_store(&sched.procs, 1);
-    for (int i = 1; i < n_workers(); i++) {
-        worker *w = sched.all[i];
-        uint8_t running = 0;
-        if (w && atomic_compare_exchange_strong(&w->stop, &running, 1)) ring(w);
-    }
+    for (int i = 1; i < n_workers(); i++) tell_to_end(sched.all[i]);
+    tell_to_end(atomic_load(&sched.keeper));
     for (int64_t until = clock_ns() + UNWIND_NS / 5; workers_left() && clock_ns() < until; ) {
         Py_BEGIN_ALLOW_THREADS
         usleep(100);
@@ -534,6 +656,7 @@ static void keep_worker(worker *w) {
     relaxed_store(&w->sleeping, 0);
     relaxed_store(&w->stop, 0);
     w->index = 0;
+    w->idler = NULL;
     w->alive = 1;
     w->is_main_thread = true;
     w->ident = PyThread_get_thread_ident();
@@ -541,6 +664,7 @@ static void keep_worker(worker *w) {
     rt.main = w->cur;
     rt.main->id = 1;
     rt.main->run = rt.run;
+    if (make_idler(w) < 0) PyErr_Clear();
 }
 
 void sched_after_fork(void) {
@@ -555,6 +679,9 @@ void sched_after_fork(void) {
         if (me && w != me) timers_move(w->timers, me->timers);
     }
     lose_queue(&sched.shared);
+    worker *k = atomic_exchange(&sched.keeper, NULL);
+    if (k && me) timers_move(k->timers, me->timers);
+    atomic_store(&sched.keeper_rests, 0);
     atomic_store(&sched.n, me ? 1 : 0);
     atomic_store(&sched.idle, 0);
     atomic_store(&sched.searching, 0);
@@ -607,7 +734,7 @@ static bool each_in_queue(gqueue *q, worker *w, sched_each_fn fn, void *arg) {
 static bool each_of_worker(worker *w, sched_each_fn fn, void *arg) {
     for (node *x = w->all.next; x != &w->all; x = x->next) {
         G *g = (G *)((char *)x - offsetof(G, all));
-        if (g_is_dead(g) || (g == w->host && g != rt.main)) continue;
+        if (g_is_dead(g) || (g->kind == KIND_HOST && g != rt.main)) continue;
         if (!fn(g, w, g == w->cur, arg)) return false;
     }
     return each_in_queue(&w->hand, w, fn, arg) && each_in_queue(&w->fresh, w, fn, arg);
@@ -648,13 +775,17 @@ int sched_visit(visitproc visit, void *arg) {
 /* Lives in the thread state's dictionary, and so as long as the thread. */
 static void thread_ended(PyObject *capsule) {
     G *g = PyCapsule_GetPointer(capsule, NULL);
+    if (ps_finalizing()) return;                 /* its thread may still be asleep on it */
     g_wake_joiners(g);
+    worker *k = atomic_load(&sched.keeper);
     if (!g->abandoned) atomic_fetch_sub(&sched.threads, 1);
+    if (k) ring(k);                              /* it may have been the last that could wake somebody */
     if (g == g_thread) g_thread = NULL;
     Py_DECREF(g);
 }
 
 static int attach_thread(void) {
+    if (!keeper()) return -1;
     PyObject *dict = PyThreadState_GetDict();
     G *g = dict ? g_thread_new() : NULL;
     if (!g) return PyErr_Occurred() ? -1 : (PyErr_NoMemory(), -1);
@@ -679,5 +810,6 @@ void sched_init(void) {
     g_hooks.ring = ring;
     g_hooks.attach = attach;
     g_hooks.spawn_foreign = spawn_foreign;
-    g_hooks.helper = helper;
+    g_hooks.keeper = keeper;
+    g_hooks.start_quietly = start_quietly;
 }

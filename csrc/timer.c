@@ -165,7 +165,7 @@ static void sleep_over(timer *t, int64_t now) {
 
 int timer_sleep(G *g, int64_t ns) {
     int64_t until = clock_ns() + ns;
-    worker *w = g->worker ? g->worker : g_hooks.helper();
+    worker *w = g->worker ? g->worker : g_hooks.keeper();
     if (!w) return -1;
     sleeper *s = mem_alloc(sizeof *s);   /* not on the stack: that will be elsewhere when it fires */
     if (!s) { PyErr_NoMemory(); return -1; }

@@ -31,7 +31,7 @@ typedef struct timers {
 timers *timers_new(worker *w);
 void timers_free(timers *h);
 
-/* Arms t, to fire at t->when on w: the calling worker, or g_hooks.helper() for a foreign thread.  false: no
+/* Arms t, to fire at t->when on w: the calling worker, or g_hooks.keeper() for a foreign thread.  false: no
    memory. */
 bool timer_start(timer *t, worker *w);
 /* true when it was armed and will now not fire. */

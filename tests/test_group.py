@@ -1,5 +1,7 @@
 """Group: members that end together, and one failure for all of them."""
 
+# ruff: noqa: PT012
+
 import functools
 import gc
 import sys
@@ -134,9 +136,7 @@ def test_groups_nest():
 
     with Group() as g:
         tasks = [g.go(inner, n) for n in range(1, 10)]
-    assert [task.join() for task in tasks] == [
-        sum(n**k for k in range(10)) for n in range(1, 10)
-    ]
+    assert [task.join() for task in tasks] == [sum(n**k for k in range(10)) for n in range(1, 10)]
 
 
 # --- failures -----------------------------------------------------------------------------------
@@ -283,14 +283,13 @@ def test_goexit_of_a_member_ends_only_itself():
 
 def test_failures_hold_no_circle():
     class Mine(Exception):
-        pass
+        def __init__(self):
+            alive.append(weakref.ref(self))
 
     alive = []
 
     def member():
-        error = Mine()
-        alive.append(weakref.ref(error))
-        raise error
+        raise Mine
 
     def body():
         try:
@@ -785,25 +784,29 @@ def test_what_can_not_be_called_is_refused():
 
 
 def test_storm_of_failures_and_cancels(rng):
-    def member(n):
+    def member(kind):
         for _ in range(rng.randrange(4)):
             gosched()
-        match n % 4:
-            case 0:
-                raise ValueError(n)
-            case 1:
-                wait_for_ever()
-            case 2:
-                return n
-            case 3:
-                g.cancel()
+        if kind == "fails":
+            raise ValueError
+        if kind == "waits":
+            wait_for_ever()
+        if kind == "cancels":
+            g.cancel()
+
+    def stranger(group, steps):
+        for _ in range(steps):
+            gosched()
+        group.cancel()
 
     for _ in range(60):
+        kinds = rng.choices(["fails", "waits", "cancels", "ends"], k=rng.randrange(20))
         tasks = []
         try:
             with Group(limit=rng.choice([None, 1, 3, 8])) as g:
-                for _ in range(rng.randrange(20)):
-                    tasks.append(g.go(member, rng.randrange(4)))  # noqa: PERF401
+                go(stranger, g, rng.randrange(30))
+                for kind in kinds:
+                    tasks.append(g.go(member, kind))  # noqa: PERF401
         except* ValueError:
             pass
         assert all(task.done for task in tasks)

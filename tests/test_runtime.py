@@ -313,7 +313,7 @@ def test_workers_from_the_environment(program):
     for nonsense in ("", "many", "0", "-1"):
         result = program(source, GOFER_MAXPROCS=nonsense)
         assert result.status == 0 or "GOFER_MAXPROCS" in result.err
-    
+
 
 def test_changing_the_number_of_workers_while_they_work():
     before = runtime.gomaxprocs()

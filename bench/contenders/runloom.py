@@ -30,17 +30,20 @@ def main_fiber(program):
     """The program as a function that runs it as the main fiber."""
 
     def function(n):
-        failed = []
+        ends = []
 
         def main():
             try:
                 program(n)
+                ends.append(None)
             except BaseException as error:
-                failed.append(error)
+                ends.append(error)
 
-        runloom.run(probe.WORKERS, main)
-        if failed:
-            raise failed[0]
+        runloom.run(probe.WORKERS, main)  # it also returns when only stuck fibers are left
+        if not ends:
+            raise RuntimeError("the main fiber is stuck")
+        if ends[0]:
+            raise ends[0]
 
     return function
 

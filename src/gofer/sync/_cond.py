@@ -80,11 +80,11 @@ class Cond:
 
     def broadcast(self) -> None:
         """Wake all who wait now. Does not wait; the mutex need not be held."""
-        for ticket in self._waiters.copy():
+        for _ in range(len(self._waiters)):  # a copy could not be had in one step
             try:
-                self._waiters.remove(ticket)
-            except ValueError:  # somebody signalled it, or it gave up
-                continue
+                ticket = self._waiters.popleft()
+            except IndexError:  # somebody signalled them, or they gave up
+                return
             _tell(ticket, _BROADCAST)
 
     def _lock_again(self) -> None:

@@ -1,0 +1,252 @@
+"""Memory: flat over many goroutines, reference counts steady, and every allocation may fail.
+
+GOFER_TEST_GOROUTINES says over how many goroutines the memory must be flat; the full number is two
+million.
+"""
+
+import os
+import sys
+
+import pytest
+
+GOROUTINES = int(os.environ.get("GOFER_TEST_GOROUTINES", "100000"))
+
+# --- flat ---------------------------------------------------------------------------------------
+
+FLAT = """
+    import gc, resource
+    from gofer import *
+
+    def top():
+        '''The most memory that this process ever had, in bytes.'''
+        unit = 1 if __import__("sys").platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+    def batch(n):
+        {body}
+
+    for _ in range(10):
+        batch(1000)
+    before = top()
+    for _ in range({n} // 1000):
+        batch(1000)
+    print((top() - before) // 2**20)
+"""
+
+KINDS = {
+    "go": "[g.join() for g in [go(int) for _ in range(n)]]",
+    "fork": "[t.join() for t in [fork(dict, a=1, b=2, c=3, d=4) for _ in range(n)]]",
+    "failing": "[t.exception() for t in [fork(lambda: 1 / 0) for _ in range(n)]]",
+    "parked": """ch = Chan(); ts = [fork(ch.recv) for _ in range(n)]
+        for k in range(n): ch.send([k])
+        for t in ts: t.join()""",
+    "deep": """ch = Chan()
+        def down(k): return down(k - 1) if k else ch.recv()
+        ts = [fork(down, 30) for _ in range(n // 10)]
+        for k in range(n // 10): ch.send([k])
+        for t in ts: t.join()""",
+    "group": """
+        with Group(limit=50) as g:
+            for _ in range(n): g.go(int)""",
+    "run": "run(lambda: [go(Chan().recv) for _ in range(n)] and None)",
+    "unwound": """
+        def main():
+            gate = Chan()
+            gs = [go(gate.recv) for _ in range(n // 10)]
+            while gs[-1].state != "waiting": gosched()
+        run(main)""",
+    "cancelled": """ts = [fork(Chan().recv) for _ in range(n)]
+        for t in ts: t.cancel()
+        for t in ts: Goroutine.join(t)""",
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_memory_is_flat(program, kind):
+    n = GOROUTINES if kind in ("go", "parked") else GOROUTINES // 5
+    result = program(FLAT.format(body=KINDS[kind].strip("\n"), n=n))
+    assert (result.status, result.err) == (0, "")
+    assert int(result.out) <= 8  # MiB
+
+
+# --- reference counts ---------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not hasattr(sys, "gettotalrefcount"), reason="no debug build")
+@pytest.mark.parametrize("kind", KINDS)
+def test_reference_counts_are_steady(program, kind):
+    result = program(f"""
+        import gc, sys
+        from gofer import *
+
+        def batch(n):
+            {KINDS[kind].strip()}
+
+        for _ in range(5):
+            batch(100)
+            gc.collect()
+        counts = []
+        for _ in range(6):
+            batch(100)
+            gc.collect()
+            counts.append(sys.gettotalrefcount())
+        print(counts[-1] - counts[1])
+    """)
+    assert (result.status, result.err) == (0, "")
+    assert abs(int(result.out)) < 60  # 400 goroutines would leave 400 of whatever they leave
+
+
+# --- allocations that fail ----------------------------------------------------------------------
+
+FAILING = """
+    import gc, sys
+    import _testcapi
+    from gofer import *
+
+    {define}
+
+    def attempt(start, stop):
+        _testcapi.set_nomemory(start, stop)
+        try:
+            operation()
+        except MemoryError:
+            return True
+        finally:
+            _testcapi.remove_mem_hooks()
+        return False
+
+    def ignore(args):
+        pass
+
+    sys.unraisablehook = ignore
+    operation()
+    gc.disable()
+    refused = 0
+    for start in range({n}):
+        refused += attempt(start, start + 1)
+    for start in range(0, {n}, 3):
+        refused += attempt(start, start + 5)
+    print(refused > 0)
+    operation()
+    print(fork(int).join())
+"""
+
+OPERATIONS = {
+    "go": """
+    def operation():
+        g = go(int)
+        g.join()
+    """,
+    "fork with many arguments": """
+    def operation():
+        assert fork(dict, a=1, b=2, c=3, d=4, e=5).join()["e"] == 5
+    """,
+    "channel": """
+    def operation():
+        ch = Chan(3)
+        for n in range(3):
+            ch.send(n)
+        ch.close()
+        assert list(ch) == [0, 1, 2]
+    """,
+    "rendezvous": """
+    def operation():
+        ch = Chan()
+        task = fork(ch.send, 1)
+        try:
+            assert ch.recv() == 1
+        finally:
+            task.cancel()
+            Goroutine.join(task)
+    """,
+    "deep": """
+    def down(n, ch):
+        return down(n - 1, ch) if n else ch.recv()
+
+    def operation():
+        ch = Chan()
+        task = fork(down, 40, ch)
+        gosched()
+        try:
+            ch.send(1)
+        except MemoryError:
+            task.cancel()
+            Goroutine.join(task)
+            raise
+        assert task.join() == 1
+    """,
+    "select": """
+    def operation():
+        ch, other = Chan(), Chan(1)
+        task = fork(select, ch.recv, other.recv)
+        gosched()
+        try:
+            other.send(5)
+            assert task.join() == (1, 5)
+        except MemoryError:
+            task.cancel()
+            Goroutine.join(task)
+            raise
+    """,
+    "group": """
+    def operation():
+        tasks = []
+        try:
+            with Group() as g:
+                for n in range(3):
+                    tasks.append(g.go(int))
+        except* MemoryError:
+            raise MemoryError from None
+    """,
+    "timers": """
+    def operation():
+        after(0).recv()
+        t = Timer(1000)
+        t.stop()
+        sleep(0)
+        sleep(0.00001)
+    """,
+    "locks": """
+    def operation():
+        m, s, w, o = Mutex(), Semaphore(2), WaitGroup(), Once()
+        with m, s:
+            pass
+        o.do(int)
+        w.go(int)
+        w.wait()
+    """,
+    "many parked": """
+    def operation():
+        ch, tasks = Chan(), []
+        try:
+            for n in range(5):
+                tasks.append(fork(ch.recv))
+            gosched()
+            for task in tasks:
+                ch.send(1)
+        finally:
+            for task in tasks:
+                task.cancel()
+            for task in tasks:
+                Goroutine.join(task)
+    """,
+    "looking": """
+    def operation():
+        runtime.goroutines()
+        runtime.stats()
+    """,
+}
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_an_allocation_that_fails_is_a_memory_error(program, name):
+    testcapi = pytest.importorskip("_testcapi")
+    if not hasattr(testcapi, "set_nomemory"):
+        pytest.skip("no set_nomemory here")
+    n = 90
+    result = program(
+        FAILING.format(define=OPERATIONS[name].strip("\n ").replace("\n    ", "\n    "), n=n),
+        GOFER_MAXPROCS="1",
+    )
+    assert result.status == 0
+    assert result.out.endswith("0\n")
