@@ -91,6 +91,8 @@ bool chan_recv_now(chan *c, PyObject **value, G **wake) {
 
 /* --- send, receive -------------------------------------------------------------------------------------- */
 int chan_send(chan *c, PyObject *value) {
+    G *g = g_self();
+    if (UNLIKELY(!g)) return -1;
     for (;;) {
         G *wake = NULL;
         lock_acquire(&c->lock);
@@ -103,12 +105,6 @@ int chan_send(chan *c, PyObject *value) {
             if (wake) g_ready(wake);
             g_could_switch();
             return 0;
-        }
-        G *g = g_self_quick();
-        if (UNLIKELY(!g)) {
-            lock_release(&c->lock);
-            if (!g_self()) return -1;
-            continue;
         }
         if (g_wait_doubtful(g)) {
             lock_release(&c->lock);
@@ -139,6 +135,8 @@ int chan_send(chan *c, PyObject *value) {
 }
 
 int chan_recv(chan *c, PyObject **value) {
+    G *g = g_self();
+    if (UNLIKELY(!g)) return -1;
     for (;;) {
         G *wake = NULL;
         lock_acquire(&c->lock);
@@ -147,12 +145,6 @@ int chan_recv(chan *c, PyObject **value) {
             if (wake) g_ready(wake);
             g_could_switch();
             return *value != NULL;
-        }
-        G *g = g_self_quick();
-        if (UNLIKELY(!g)) {
-            lock_release(&c->lock);
-            if (!g_self()) return -1;
-            continue;
         }
         if (g_wait_doubtful(g)) {
             lock_release(&c->lock);
@@ -189,6 +181,7 @@ static void close_queue(waitq *q, waitq *woken) {
 }
 
 int chan_close(chan *c) {
+    if (UNLIKELY(!g_self())) return -1;
     waitq woken;
     waitq_init(&woken);
     lock_acquire(&c->lock);

@@ -5,6 +5,7 @@ struct runtime rt;
 struct g_hooks g_hooks;
 __thread worker *g_worker;
 __thread G *g_thread;
+__thread bool g_collecting;
 
 const char *const wait_reason_names[WHY_COUNT] = {
     [WHY_NONE] = "", [WHY_SEND] = "chan send", [WHY_RECV] = "chan receive", [WHY_SELECT] = "select",
@@ -23,9 +24,7 @@ enum {
 };
 
 /* --- who am I ---------------------------------------------------------------------------------- */
-G *g_self(void) {
-    G *g = g_self_quick();
-    if (LIKELY(g != NULL)) return g;
+NOINLINE G *g_self_first(void) {
     if (ps_finalizing()) {
         PyErr_SetString(PyExc_RuntimeError, "gofer can not be used any more: the interpreter is exiting");
         return NULL;
@@ -363,7 +362,7 @@ static NOINLINE void reap(worker *w) {
 }
 
 static NOINLINE void hostile_moment(worker *w) {
-    if (rng_below(&w->rng, 64) == 0 && !w->collecting) PyGC_Collect();
+    if (rng_below(&w->rng, 64) == 0 && !g_collecting) PyGC_Collect();
 }
 
 /* A killed goroutine whose wait was served all the same ends at its next bytecode boundary. */
@@ -481,7 +480,7 @@ static NOINLINE int pending_error(G *g) {
 
 int g_wait_check(G *g) {
     if (relaxed_load(&g->pending) && pending_error(g) < 0) return -1;
-    return g->worker && g->worker->collecting ? refuse_collector() : 0;
+    return g->worker && g_collecting ? refuse_collector() : 0;
 }
 
 static PyObject *deadlock_error(G *g) {
@@ -581,7 +580,7 @@ void g_step_aside(G *g) {
 
 void g_switch_anyway(void) {
     worker *w = g_worker;
-    if (w && !w->collecting && !PyErr_Occurred() && !ps_finalizing() && rng_below(&w->rng, 2))
+    if (w && !g_collecting && !PyErr_Occurred() && !ps_finalizing() && rng_below(&w->rng, 2))
         g_step_aside(w->cur);
 }
 
@@ -594,7 +593,7 @@ int g_yield(G *g) {
         Py_END_ALLOW_THREADS
         return 0;
     }
-    if (UNLIKELY(w->collecting)) return refuse_collector();
+    if (UNLIKELY(g_collecting)) return refuse_collector();
     g_step_aside(g);
     return UNLIKELY(relaxed_load(&g->pending)) ? pending_error(g) : 0;
 }

@@ -196,7 +196,7 @@ struct worker {
     int c_depth;
     int index;
     unsigned long ident;         /* of its thread, as Python numbers them */
-    bool is_main_thread, collecting;
+    bool is_main_thread;
     bool async_exit;             /* we have set an asynchronous GoroutineExit that is not delivered yet */
     /* counters */
     int64_t alive;               /* started minus ended here; only the sum over workers means something */
@@ -236,14 +236,22 @@ extern PyTypeObject Goroutine_Type, Task_Type;
 /* --- who am I --------------------------------------------------------------------------------------- */
 extern __thread worker *g_worker __attribute__((tls_model("initial-exec"), visibility("hidden")));
 extern __thread G *g_thread __attribute__((tls_model("initial-exec"), visibility("hidden")));
+/* This thread is inside a collection: in a finalizer or a gc callback. */
+extern __thread bool g_collecting __attribute__((tls_model("initial-exec"), visibility("hidden")));
 
 /* The running goroutine, or this thread's G; NULL before the thread's first use. */
 static inline G *g_self_quick(void) {
     worker *w = g_worker;
     return LIKELY(w != NULL) ? w->cur : g_thread;
 }
-/* The same, made when needed (the main thread becomes a worker); NULL with an exception. */
-G *g_self(void);
+/* The same, made when needed (the main thread becomes a worker); NULL with an exception.  Every operation
+   begins with it, also when it need not wait: a thread that has used the library counts as one that may
+   wake somebody. */
+G *g_self_first(void);
+static inline G *g_self(void) {
+    G *g = g_self_quick();
+    return LIKELY(g != NULL) ? g : g_self_first();
+}
 
 /* --- starting ----------------------------------------------------------------------------------------- */
 /* A new goroutine for fn(*args), not queued; NULL with an exception.  args as in a vectorcall. */
@@ -256,7 +264,7 @@ void g_discard(G *g);
 /* --- waiting -------------------------------------------------------------------------------------------- */
 /* Something may forbid g to wait: ask g_wait_check, without a lock held. */
 static inline bool g_wait_doubtful(G *g) {
-    return UNLIKELY(relaxed_load(&g->pending) || (g->worker && g->worker->collecting));
+    return UNLIKELY(relaxed_load(&g->pending) || (g->worker && g_collecting));
 }
 /* 0, or -1 with an exception when the goroutine may not wait (cancelled, killed, interrupted, inside
    the collector). */

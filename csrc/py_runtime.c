@@ -186,7 +186,7 @@ static PyObject *py_interrupted(PyObject *module, PyObject *const *args, Py_ssiz
         return NULL;
     }
     g_interrupt_main(exc);
-    if (!g->worker->collecting) g_step_aside(g);
+    if (!g_collecting) g_step_aside(g);
     Py_RETURN_NONE;
 }
 
@@ -226,13 +226,13 @@ static bool is_phase(PyObject *const *args, Py_ssize_t nargs, const char *phase)
 
 static PyObject *py_gc_started(PyObject *module, PyObject *const *args, Py_ssize_t nargs) {
     if (!is_phase(args, nargs, "start")) Py_RETURN_NONE;
-    if (g_worker) g_worker->collecting = true;
+    g_collecting = true;
     if (keep_last(gc_callbacks, gc_stopped) < 0) return NULL;
     Py_RETURN_NONE;
 }
 
 static PyObject *py_gc_stopped(PyObject *module, PyObject *const *args, Py_ssize_t nargs) {
-    if (is_phase(args, nargs, "stop") && g_worker) g_worker->collecting = false;
+    if (is_phase(args, nargs, "stop")) g_collecting = false;
     Py_RETURN_NONE;
 }
 

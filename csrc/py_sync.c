@@ -34,6 +34,7 @@ static PyObject *wg_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
 }
 
 static PyObject *wg_change(WaitGroup *self, const char *what, int64_t n) {
+    if (UNLIKELY(!g_self())) return NULL;
     if (LIKELY(waitgroup_add(&self->wg, n))) Py_RETURN_NONE;
     PyErr_Format(PyExc_ValueError, "WaitGroup.%s would make its counter negative: it is %lld now; every done() "
                  "needs an add() before it", what, (long long)relaxed_load(&self->wg.n));
@@ -131,6 +132,7 @@ static PyObject *mx_lock(PyObject *self, PyObject *const *args, Py_ssize_t nargs
 }
 
 static PyObject *mx_unlock(PyObject *self, PyObject *unused) {
+    if (UNLIKELY(!g_self())) return NULL;
     if (LIKELY(mutex_unlock(&((Mutex *)self)->m))) Py_RETURN_NONE;
     PyErr_SetString(PyExc_RuntimeError, "Mutex.unlock() of one that is not locked: lock() it first, and unlock it "
                                         "once");
@@ -138,7 +140,7 @@ static PyObject *mx_unlock(PyObject *self, PyObject *unused) {
 }
 
 static PyObject *mx_try_lock(PyObject *self, PyObject *unused) {
-    return PyBool_FromLong(mutex_try_lock(&((Mutex *)self)->m));
+    return g_self() ? PyBool_FromLong(mutex_try_lock(&((Mutex *)self)->m)) : NULL;
 }
 
 static PyObject *mx_exit(PyObject *self, PyObject *const *args, Py_ssize_t nargs) { return mx_unlock(self, NULL); }
@@ -213,10 +215,11 @@ static PyObject *sm_acquire(PyObject *self, PyObject *const *args, Py_ssize_t na
 
 static PyObject *sm_try_acquire(PyObject *self, PyObject *const *args, Py_ssize_t nargs) {
     Py_ssize_t n = permits((Semaphore *)self, "Semaphore.try_acquire", args, nargs);
-    return n < 0 ? NULL : PyBool_FromLong(sema_try(&((Semaphore *)self)->s, n));
+    return n < 0 || !g_self() ? NULL : PyBool_FromLong(sema_try(&((Semaphore *)self)->s, n));
 }
 
 static PyObject *give_back(Semaphore *self, Py_ssize_t n) {
+    if (UNLIKELY(!g_self())) return NULL;
     if (LIKELY(sema_release(&self->s, n))) Py_RETURN_NONE;
     PyErr_Format(PyExc_RuntimeError, "Semaphore.release(%zd) of more permits than were acquired: %zd of %zd are free",
                  n, self->s.free, self->s.size);

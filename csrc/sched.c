@@ -134,6 +134,8 @@ static int make_idler(worker *w) {
     Py_XDECREF(fn);
     if (!w->idler) return -1;
     w->idler->kind = KIND_HOST;
+    w->idler->id = 0;
+    w->next_id--;                                /* the program's first goroutine is number 2 */
     return 0;
 }
 

@@ -48,9 +48,9 @@ static void ready_all(waitq *woken) {
 }
 
 int sema_acquire(semaphore *s, Py_ssize_t n, PyObject *self) {
-    if (LIKELY(sema_try(s, n))) { g_could_switch(); return 0; }
     G *g = g_self();
-    if (!g) return -1;
+    if (UNLIKELY(!g)) return -1;
+    if (LIKELY(sema_try(s, n))) { g_could_switch(); return 0; }
     for (;;) {
         if (g_wait_begin(g) < 0) return -1;
         lock_acquire(&s->lock);
@@ -121,9 +121,7 @@ static G *mutex_next(mutex *m) {
     return x ? x->g : NULL;
 }
 
-static NOINLINE int mutex_lock_slow(mutex *m, PyObject *self) {
-    G *g = g_self();
-    if (!g) return -1;
+static NOINLINE int mutex_lock_slow(mutex *m, G *g, PyObject *self) {
     int64_t since = 0;
     bool handed = false, woken = false;
     for (;;) {
@@ -169,8 +167,10 @@ static NOINLINE int mutex_lock_slow(mutex *m, PyObject *self) {
 }
 
 int mutex_lock(mutex *m, PyObject *self) {
+    G *g = g_self();
+    if (UNLIKELY(!g)) return -1;
     if (LIKELY(word_move(&m->state, 0, MUTEX_LOCKED))) { g_could_switch(); return 0; }
-    return mutex_lock_slow(m, self);
+    return mutex_lock_slow(m, g, self);
 }
 
 bool mutex_unlock(mutex *m) {
@@ -223,9 +223,9 @@ bool waitgroup_add(waitgroup *wg, int64_t n) {
 }
 
 int waitgroup_wait(waitgroup *wg, PyObject *self) {
-    if (atomic_load(&wg->n) == 0) { g_could_switch(); return 0; }
     G *g = g_self();
-    if (!g) return -1;
+    if (UNLIKELY(!g)) return -1;
+    if (atomic_load(&wg->n) == 0) { g_could_switch(); return 0; }
     for (;;) {
         if (g_wait_begin(g) < 0) return -1;
         lock_acquire(&wg->lock);
@@ -247,9 +247,9 @@ int waitgroup_wait(waitgroup *wg, PyObject *self) {
 
 /* --- join ------------------------------------------------------------------------------------------------------- */
 int sema_join(G *target) {
-    if (g_is_dead(target)) { g_could_switch(); return 0; }
     G *g = g_self();
-    if (!g) return -1;
+    if (UNLIKELY(!g)) return -1;
+    if (g_is_dead(target)) { g_could_switch(); return 0; }
     if (g == target) {
         PyErr_Format(PyExc_RuntimeError, "goroutine %llu joins itself: it would wait for ever",
                      (unsigned long long)target->id);

@@ -64,7 +64,11 @@ def _describe(row: Row, now: float) -> str:
 
 def rows() -> list[Row]:
     """Every goroutine that has not ended, by id: main first. Without the frames of gofer itself."""
-    return sorted(map(_without_us, _core.snapshot()), key=lambda row: row[0].id)
+    return sorted(map(_without_us, _core.snapshot()), key=_id)
+
+
+def _id(row: Row) -> int:
+    return row[0].id
 
 
 _HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep

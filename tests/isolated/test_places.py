@@ -53,7 +53,7 @@ def test_waiting_in_a_collected_destructor_is_refused(program, how):
         Circle()
         gc.collect()
         print(len(log), "{REFUSED}" in log[0])
-        fork(lambda: (Circle(), gc.collect())).join()
+        fork(lambda: [Circle() and None, gc.collect()]).join()
         print(len(log), "{REFUSED}" in log[1])
         print(fork(int).join())
     """)
