@@ -190,8 +190,13 @@ void ps_in_stopped_world(void (*fn)(void *), void *arg) {
     errand e = { fn, arg, false };
     PyUnstable_GC_VisitObjects(first_object, &e);
 }
+
+/* Another thread that was about to stop the world when ours forked has left its lock locked in the child:
+   nobody here holds it. */
+void ps_after_fork(void) { memset(&PyInterpreterState_Get()->stoptheworld.mutex, 0, sizeof(PyMutex)); }
 #else
 void ps_in_stopped_world(void (*fn)(void *), void *arg) { fn(arg); }
+void ps_after_fork(void) {}
 #endif
 
 bool ps_signals_pending(PyThreadState *ts) {
