@@ -81,11 +81,12 @@ STEADY = """
         batch(100)
         gc.collect()
     counts = []
-    for _ in range(6):
+    for _ in range(7):
         batch(100)
         gc.collect()
         counts.append(sys.gettotalrefcount())
-    print(counts[-1] - counts[1])
+    growth = [after - before for before, after in zip(counts[1:], counts[2:])]
+    print(*growth)
 """
 
 
@@ -94,7 +95,9 @@ STEADY = """
 def test_reference_counts_are_steady(program, kind):
     result = program(STEADY.format(body=KINDS[kind]))
     assert (result.status, result.err) == (0, "")
-    assert abs(int(result.out)) < 60  # 400 goroutines would leave 400 of whatever they leave
+    # Each batch of 100, or of 10, would leave as many of whatever they leave. Free-threaded, counts that
+    # are not settled yet come and go.
+    assert min(map(int, result.out.split())) < 8
 
 
 # --- allocations that fail ----------------------------------------------------------------------
