@@ -190,8 +190,13 @@ void ps_in_stopped_world(void (*fn)(void *), void *arg) {
     errand e = { fn, arg, false };
     PyUnstable_GC_VisitObjects(first_object, &e);
 }
+
+/* Another thread that was about to stop the world when ours forked has left its lock locked in the child:
+   nobody here holds it. */
+void ps_after_fork(void) { memset(&PyInterpreterState_Get()->stoptheworld.mutex, 0, sizeof(PyMutex)); }
 #else
 void ps_in_stopped_world(void (*fn)(void *), void *arg) { fn(arg); }
+void ps_after_fork(void) {}
 #endif
 
 bool ps_signals_pending(PyThreadState *ts) {
@@ -202,6 +207,21 @@ bool ps_signals_pending(PyThreadState *ts) {
     return _Py_atomic_load_relaxed(&_PyRuntime.ceval.signals_pending) != 0;
 #endif
 }
+
+#if PY_VERSION_HEX >= 0x030D0000
+void ps_forget_async_exception(unsigned long thread_ident) { PyThreadState_SetAsyncExc(thread_ident, NULL); }
+#else
+static int nothing(void *unused) { (void)unused; return 0; }
+
+/* There these versions leave "look for an asynchronous exception" set for ever: every bytecode boundary
+   would take the slow path, and 3.11 would never get past one that is traced.  A pending call makes
+   CPython work out anew whether there is anything to look for. */
+void ps_forget_async_exception(unsigned long thread_ident) {
+    PyThreadState_SetAsyncExc(thread_ident, NULL);
+    PyInterpreterState_Get()->ceval.pending.async_exc = 0;
+    Py_AddPendingCall(nothing, NULL);
+}
+#endif
 
 bool ps_finalizing(void) {
 #if PY_VERSION_HEX >= 0x030D0000

@@ -112,9 +112,15 @@ PyCodeObject *ps_read_frame(pyframe *f, int *lasti, pyframe **next);
    frames can be looked at.  fn allocates no objects and runs nothing of Python's. */
 void ps_in_stopped_world(void (*fn)(void *), void *arg);
 
+/* In the child of a fork, the only thread there is. */
+void ps_after_fork(void);
+
 /* The exception that is set, with its traceback, taken off (NULL: none); and put back (steals it). */
 PyObject *ps_take_exception(void);
 void ps_raise(PyObject *exception);
+
+/* Takes back a PyThreadState_SetAsyncExc that has not been delivered. */
+void ps_forget_async_exception(unsigned long thread_ident);
 
 bool ps_finalizing(void);
 bool ps_is_main_thread(void);

@@ -671,6 +671,7 @@ static void keep_worker(worker *w) {
 
 void sched_after_fork(void) {
     worker *me = g_worker;
+    ps_after_fork();
     lock_reset(&sched.lock);
     lock_reset(&rt.lock);
     for (int i = 0; i < n_workers(); i++) {
