@@ -1332,7 +1332,10 @@ def work(self, park, n):
     assert len(junk) == 200
     del tasks
     gc.collect()
-    assert [ref() for ref in functions if ref() is not None] == []
+    unused = weakref.ref(define(0))
+    gc.collect()
+    if unused() is None:  # free-threaded 3.13 keeps such functions for ever once there was a second thread
+        assert [ref() for ref in functions if ref() is not None] == []
 
 
 def test_a_function_lives_until_its_goroutine_has_run(program):
