@@ -203,6 +203,21 @@ bool ps_signals_pending(PyThreadState *ts) {
 #endif
 }
 
+#if PY_VERSION_HEX >= 0x030D0000
+void ps_forget_async_exception(unsigned long thread_ident) { PyThreadState_SetAsyncExc(thread_ident, NULL); }
+#else
+static int nothing(void *unused) { (void)unused; return 0; }
+
+/* There these versions leave "look for an asynchronous exception" set for ever: every bytecode boundary
+   would take the slow path, and 3.11 would never get past one that is traced.  A pending call makes
+   CPython work out anew whether there is anything to look for. */
+void ps_forget_async_exception(unsigned long thread_ident) {
+    PyThreadState_SetAsyncExc(thread_ident, NULL);
+    PyInterpreterState_Get()->ceval.pending.async_exc = 0;
+    Py_AddPendingCall(nothing, NULL);
+}
+#endif
+
 bool ps_finalizing(void) {
 #if PY_VERSION_HEX >= 0x030D0000
     return Py_IsFinalizing();

@@ -116,6 +116,9 @@ void ps_in_stopped_world(void (*fn)(void *), void *arg);
 PyObject *ps_take_exception(void);
 void ps_raise(PyObject *exception);
 
+/* Takes back a PyThreadState_SetAsyncExc that has not been delivered. */
+void ps_forget_async_exception(unsigned long thread_ident);
+
 bool ps_finalizing(void);
 bool ps_is_main_thread(void);
 

@@ -1608,6 +1608,37 @@ def test_settrace_sees_what_it_runs():
 
 
 @pytest.mark.usefixtures("one_worker")
+def test_settrace_after_a_killed_goroutine_was_served(parked):
+    """Its GoroutineExit was on its way, and had to be taken back when it ended first."""
+
+    def main():
+        channel = Chan()
+        task = fork(channel.recv)
+        parked(task)
+        channel.send(1)
+
+    def trace(frame, event, arg):
+        events.append(event)
+        return trace
+
+    def body():
+        sys.settrace(trace)
+        try:
+            return traced(lambda: None)
+        finally:
+            sys.settrace(None)
+
+    events = []
+    run(main)
+    old = sys.gettrace()
+    try:
+        assert fork(body).join() == [[1], [1]]
+    finally:
+        sys.settrace(old)
+    assert "line" in events
+
+
+@pytest.mark.usefixtures("one_worker")
 def test_a_trace_function_may_park():
     def trace(frame, event, arg):
         if frame.f_code in (leaf.__code__, traced.__code__):
