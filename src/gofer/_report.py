@@ -149,7 +149,7 @@ def _trace(exception: BaseException) -> str:
 
 
 def _print(text: str) -> None:
-    if sys.stderr is not None:  # pyright: ignore[reportUnnecessaryComparison]  (pythonw has none)
+    if sys.stderr is not None:  # it may have been taken away
         sys.stderr.write(text)
 
 
