@@ -28,7 +28,7 @@ import weakref
 
 import pytest
 
-from gofer import Chan, Goroutine, Group, current, fork, go, gosched, run
+from gofer import Chan, Goroutine, Group, current, fork, gosched, run
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -1334,7 +1334,7 @@ def work(self, park, n):
     gc.collect()
     unused = weakref.ref(define(0))
     gc.collect()
-    if unused() is None:  # free-threaded 3.13 keeps such functions for ever once there was a second thread
+    if unused() is None:  # free-threaded 3.13 keeps it for ever once there was a second thread
         assert [ref() for ref in functions if ref() is not None] == []
 
 
