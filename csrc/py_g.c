@@ -138,7 +138,7 @@ static void main_ended(PyObject *result) {
 
 /* --- Goroutine ------------------------------------------------------------------------------------------------ */
 static const char *state_name(const G *g) {
-    switch (relaxed_load(&g->state)) {
+    switch (g_seen_state(g)) {
     case G_RUNNING: return "running";
     case G_WAITING: return "waiting";
     case G_DEAD: return "dead";
@@ -189,7 +189,7 @@ static PyObject *goroutine_repr(G *g) {
     PyObject *name = goroutine_name(g, NULL);
     if (!name) return NULL;
     const char *kind = g->kind == KIND_TASK ? "Task" : "Goroutine";
-    const char *why = relaxed_load(&g->state) == G_WAITING ? wait_reason_names[g->why] : "";
+    const char *why = g_seen_state(g) == G_WAITING ? wait_reason_names[g->why] : "";
     PyObject *r = PyUnicode_FromFormat("<%s %llu %R %s%s%s%s>", kind, (unsigned long long)g->id, name,
                                        state_name(g), *why ? " (" : "", why, *why ? ")" : "");
     Py_DECREF(name);
