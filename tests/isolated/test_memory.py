@@ -190,13 +190,15 @@ OPERATIONS = {
     """,
     "group": """
     def operation():
-        tasks = [None] * 3
+        tasks, refused = [None] * 3, False
         try:
             with Group() as g:
                 for n in range(3):
                     tasks[n] = g.go(int)
         except* MemoryError:
-            raise MemoryError from None
+            refused = True  # not raised in here: 3.11 would make a group of it
+        if refused:
+            raise MemoryError
     """,
     "timers": """
     def operation():
@@ -274,6 +276,7 @@ GROUPS = {
 }
 
 
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="CPython itself fails to raise without memory")
 @pytest.mark.parametrize("name", GROUPS)
 def test_a_failing_group_when_an_allocation_fails(program, name):
     """All members have ended after the with, and its body is cancelled no more."""
@@ -292,7 +295,7 @@ def fail():
 def operation(start):
     error = ValueError()
     try:{GROUPS[name]}
-    except* (MemoryError, ValueError, SystemError):  # the last, in 3.11, for a raise without memory
+    except* (MemoryError, ValueError):
         pass
     finally:
         _testcapi.remove_mem_hooks()
