@@ -369,22 +369,25 @@ static NOINLINE void hostile_moment(worker *w) {
 static void exit_soon(worker *w, G *g) {
     g->kills = 1;
     w->async_exit = true;
-    PyThreadState_SetAsyncExc(w->ident, rt.errors.exit);
+    ps_raise_async(w->ts, rt.errors.exit);
 }
 
 /* It is about to get its GoroutineExit in another way, or ends: the next goroutine must not get it. */
 static void exit_now(worker *w) {
     w->async_exit = false;
-    PyThreadState_SetAsyncExc(w->ident, NULL);
+    ps_forget_async(w->ts);
+}
+
+static void tidy(worker *w) {
+    if (w->graveyard) reap(w);
+    if (HOSTILE) hostile_moment(w);
 }
 
 void g_settle_slow(G *g) {
-    worker *w = g->worker;
     uint8_t bits = relaxed_load(&g->pending);
-    if (w->graveyard) reap(w);
     if (UNLIKELY(bits & P_INTERRUPT)) interrupt_again();
-    if (UNLIKELY(bits & P_KILL && !g->kills)) exit_soon(w, g);
-    if (HOSTILE) hostile_moment(w);
+    if (UNLIKELY(bits & P_KILL && !g->kills)) exit_soon(g->worker, g);
+    tidy(g->worker);
 }
 
 /* --- what interferes with waiting ---------------------------------------------------------------------- */
@@ -496,12 +499,14 @@ static PyObject *deadlock_error(G *g) {
 
 int g_wake_error(G *g, enum wake why) {
     PyObject *e;
+    if (why == W_KILL || why == W_CANCEL || why == W_INTERRUPT) {
+        if (g->worker) tidy(g->worker);
+        return pending_error(g);
+    }
     g_settle(g);
     switch (why) {
     case W_SIGNAL:
         return PyErr_CheckSignals();
-    case W_KILL: case W_CANCEL: case W_INTERRUPT:
-        return pending_error(g);
     case W_DEADLOCK:
         if ((e = deadlock_error(g))) {
             PyErr_SetObject(rt.errors.deadlock, e);

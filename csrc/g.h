@@ -343,6 +343,12 @@ void g_free(G *g);
 G *g_thread_new(void);
 const site *g_site_here(worker *w);
 
+/* As others are to see it: one whose wait has been claimed will run, though it may still be on its way. */
+static inline enum g_state g_seen_state(const G *g) {
+    enum g_state state = relaxed_load(&((G *)g)->state);
+    enum wake wait = relaxed_load(&((G *)g)->wait);
+    return state == G_WAITING && wait > W_WAITING && wait != W_ABANDONED ? G_RUNNABLE : state;
+}
 /* What it left behind may be read then. */
 static inline bool g_is_dead(const G *g) {
     return atomic_load_explicit(&((G *)g)->state, memory_order_acquire) == G_DEAD;

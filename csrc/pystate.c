@@ -190,8 +190,13 @@ void ps_in_stopped_world(void (*fn)(void *), void *arg) {
     errand e = { fn, arg, false };
     PyUnstable_GC_VisitObjects(first_object, &e);
 }
+
+/* Another thread that was about to stop the world when ours forked has left its lock locked in the child:
+   nobody here holds it. */
+void ps_after_fork(void) { memset(&PyInterpreterState_Get()->stoptheworld.mutex, 0, sizeof(PyMutex)); }
 #else
 void ps_in_stopped_world(void (*fn)(void *), void *arg) { fn(arg); }
+void ps_after_fork(void) {}
 #endif
 
 bool ps_signals_pending(PyThreadState *ts) {
@@ -202,6 +207,34 @@ bool ps_signals_pending(PyThreadState *ts) {
     return _Py_atomic_load_relaxed(&_PyRuntime.ceval.signals_pending) != 0;
 #endif
 }
+
+#ifdef Py_GIL_DISABLED
+static void set_async(PyThreadState *ts, PyObject *class) {
+    Py_XDECREF(_Py_atomic_exchange_ptr(&ts->async_exc, Py_XNewRef(class)));
+}
+void ps_raise_async(PyThreadState *ts, PyObject *class) {
+    set_async(ts, class);
+    _Py_set_eval_breaker_bit(ts, _PY_ASYNC_EXCEPTION_BIT);
+}
+void ps_forget_async(PyThreadState *ts) { set_async(ts, NULL); }
+#else
+void ps_raise_async(PyThreadState *ts, PyObject *class) { PyThreadState_SetAsyncExc(ts->thread_id, class); }
+
+#  if PY_VERSION_HEX < 0x030D0000
+static int nothing(void *unused) { (void)unused; return 0; }
+#  endif
+
+/* Up to 3.12 a forgotten one leaves "look for an asynchronous exception" set for ever: every bytecode
+   boundary would take the slow path, and 3.11 would never get past one that is traced.  A pending call
+   makes CPython work out anew whether there is anything to look for. */
+void ps_forget_async(PyThreadState *ts) {
+    PyThreadState_SetAsyncExc(ts->thread_id, NULL);
+#  if PY_VERSION_HEX < 0x030D0000
+    ts->interp->ceval.pending.async_exc = 0;
+    Py_AddPendingCall(nothing, NULL);
+#  endif
+}
+#endif
 
 bool ps_finalizing(void) {
 #if PY_VERSION_HEX >= 0x030D0000

@@ -112,9 +112,19 @@ PyCodeObject *ps_read_frame(pyframe *f, int *lasti, pyframe **next);
    frames can be looked at.  fn allocates no objects and runs nothing of Python's. */
 void ps_in_stopped_world(void (*fn)(void *), void *arg);
 
+/* In the child of a fork, the only thread there is. */
+void ps_after_fork(void);
+
 /* The exception that is set, with its traceback, taken off (NULL: none); and put back (steals it). */
 PyObject *ps_take_exception(void);
 void ps_raise(PyObject *exception);
+
+/* Raises an exception of this class in the thread at its next bytecode boundary; also while the world stands
+   still, when PyThreadState_SetAsyncExc would wait for a lock that the stop holds. */
+void ps_raise_async(PyThreadState *ts, PyObject *class);
+
+/* Takes back a ps_raise_async that has not been delivered. */
+void ps_forget_async(PyThreadState *ts);
 
 bool ps_finalizing(void);
 bool ps_is_main_thread(void);

@@ -91,7 +91,7 @@ _CO_COROUTINE: Final = 0x80  # inspect.CO_COROUTINE, without importing inspect
 def _refuse_coroutine_function(what: str, fn: Callable[..., object]) -> None:
     inner: Any = fn
     while isinstance(inner, partial):
-        inner = inner.func  # pyright: ignore[reportUnknownMemberType]
+        inner = inner.func
     code = getattr(inner, "__code__", None)
     if isinstance(code, CodeType) and code.co_flags & _CO_COROUTINE:
         raise TypeError(

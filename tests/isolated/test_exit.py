@@ -5,6 +5,7 @@ million.
 """
 
 import os
+import sys
 
 import pytest
 
@@ -317,7 +318,10 @@ def test_destructors_that_use_it_while_modules_are_torn_down(program):
         gosched()
         print("end", flush=True)
     """)
-    assert (result.status, result.out) == (0, "end\nlast\nlast\n")
+    # A free-threaded Python that has had a second thread leaks what only a class of __main__ holds.
+    leaks = not getattr(sys, "_is_gil_enabled", lambda: True)()
+    assert result.status == 0
+    assert result.out in ["end\nlast\nlast\n"] + ["end\nlast\n"] * leaks
 
 
 def test_parked_goroutines_with_destructors_in_their_frames(program):

@@ -70,28 +70,34 @@ def test_memory_is_flat(program, kind):
 # --- reference counts ---------------------------------------------------------------------------
 
 
+STEADY = """
+    import gc, sys
+    from gofer import *
+
+    def batch(n):
+        {body}
+
+    for _ in range(5):
+        batch(100)
+        gc.collect()
+    counts = []
+    for _ in range(7):
+        batch(100)
+        gc.collect()
+        counts.append(sys.gettotalrefcount())
+    growth = [after - before for before, after in zip(counts[1:], counts[2:])]
+    print(*growth)
+"""
+
+
 @pytest.mark.skipif(not hasattr(sys, "gettotalrefcount"), reason="no debug build")
 @pytest.mark.parametrize("kind", KINDS)
 def test_reference_counts_are_steady(program, kind):
-    result = program(f"""
-        import gc, sys
-        from gofer import *
-
-        def batch(n):
-            {KINDS[kind]}
-
-        for _ in range(5):
-            batch(100)
-            gc.collect()
-        counts = []
-        for _ in range(6):
-            batch(100)
-            gc.collect()
-            counts.append(sys.gettotalrefcount())
-        print(counts[-1] - counts[1])
-    """)
+    result = program(STEADY.format(body=KINDS[kind]))
     assert (result.status, result.err) == (0, "")
-    assert abs(int(result.out)) < 60  # 400 goroutines would leave 400 of whatever they leave
+    # Each batch of 100, or of 10, would leave as many of whatever they leave. Free-threaded, counts that
+    # are not settled yet come and go.
+    assert min(map(int, result.out.split())) < 8
 
 
 # --- allocations that fail ----------------------------------------------------------------------
@@ -190,15 +196,14 @@ OPERATIONS = {
     """,
     "group": """
     def operation():
-        tasks, refused = [None] * 3, False
+        tasks = [None] * 3
         try:
             with Group() as g:
                 for n in range(3):
                     tasks[n] = g.go(int)
-        except* MemoryError:
-            refused = True  # not raised in here: 3.11 would make a group of it
-        if refused:
-            raise MemoryError
+        except ExceptionGroup as group:  # what an except* raises would become a group again
+            assert group.split(MemoryError)[1] is None
+            raise MemoryError from None
     """,
     "timers": """
     def operation():
