@@ -54,8 +54,8 @@ void chunk_drop(pool *p, _PyStackChunk *c) {
 /* --- the arena allocator ---------------------------------------------------------------------------- */
 /* A call that crosses the end of the small chunk makes CPython map 16 KB, and unmap it when it returns:
    7 us each time.  Blocks of that size are kept instead, by the worker that runs on this thread.
-   When a goroutine is the last that runs on a thread state (after a fork), its small chunk comes here as
-   well: CPython frees what the thread state has then, and takes it for one of its own. */
+   When C code ends the program in a goroutine, its small chunk comes here as well: CPython frees what the
+   thread state has then, and takes it for one of its own. */
 static PyObjectArenaAllocator arena_below;
 TLS pool *arena_pool;
 

@@ -432,3 +432,23 @@ def test_one_that_yields_for_ever_is_abandoned(program):
         print(fork(int).join())
     """)
     assert result == (0, "value\n0\n", "")
+
+
+@pytest.mark.parametrize("forked", [False, True], ids=["", "in a child"])
+def test_c_code_ends_the_program_in_a_goroutine(program, forked):
+    """The interpreter is taken down with what the goroutine has in the thread state."""
+    pytest.importorskip("ctypes")
+    source = f"""
+        import ctypes, os
+        from gofer import *
+
+        def body():
+            if {forked} and (pid := os.fork()):
+                os._exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) & 255)
+            ctypes.pythonapi.Py_Exit(3)
+
+        go(Chan().recv)
+        fork(body).join()
+    """
+    flags = ["-W", "ignore::DeprecationWarning"]  # of a fork beside other threads
+    assert program(source, flags=flags) == (3, "", "")

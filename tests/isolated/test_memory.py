@@ -281,6 +281,7 @@ GROUPS = {
 }
 
 
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="CPython itself fails to raise without memory")
 @pytest.mark.parametrize("name", GROUPS)
 def test_a_failing_group_when_an_allocation_fails(program, name):
     """All members have ended after the with, and its body is cancelled no more."""
@@ -299,7 +300,7 @@ def fail():
 def operation(start):
     error = ValueError()
     try:{GROUPS[name]}
-    except* (MemoryError, ValueError, SystemError):  # the last, in 3.11, for a raise without memory
+    except* (MemoryError, ValueError):
         pass
     finally:
         _testcapi.remove_mem_hooks()
