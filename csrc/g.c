@@ -369,13 +369,13 @@ static NOINLINE void hostile_moment(worker *w) {
 static void exit_soon(worker *w, G *g) {
     g->kills = 1;
     w->async_exit = true;
-    PyThreadState_SetAsyncExc(w->ident, rt.errors.exit);
+    ps_raise_async(w->ts, rt.errors.exit);
 }
 
 /* It is about to get its GoroutineExit in another way, or ends: the next goroutine must not get it. */
 static void exit_now(worker *w) {
     w->async_exit = false;
-    ps_forget_async_exception(w->ident);
+    ps_forget_async(w->ts);
 }
 
 static void tidy(worker *w) {

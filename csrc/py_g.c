@@ -78,7 +78,7 @@ static PyObject *py_gosched(PyObject *module, PyObject *const *args, Py_ssize_t 
 }
 
 /* --- what becomes of a failure ---------------------------------------------------------------------------- */
-PyObject *py_panic_hook;             /* set_hooks */
+PyObject *py_panic_hook, *py_child_ended_hook;       /* set_hooks */
 
 /* Ends the process.  The hook prints and exits; what follows it here is for when it can not. */
 static void panic(G *g, PyObject *exc) {
@@ -128,13 +128,12 @@ static void failed(G *g) {
     if (PyErr_Occurred()) PyErr_WriteUnraisable((PyObject *)g);
 }
 
-/* In the child of a fork that was made in this goroutine: the program ends with it. */
+/* In the child of a fork that was made in this goroutine: the program ends with it.  Not as Py_Exit ends it:
+   that wants the thread state of the process's first thread, which a child need not have. */
 static void main_ended(PyObject *result) {
-    if (!result) {
-        PyErr_Print();                   /* exits on SystemExit */
-        Py_Exit(1);
-    }
-    Py_Exit(0);
+    PyObject *exc = result ? Py_NewRef(Py_None) : ps_take_exception();
+    if (py_child_ended_hook) PyObject_CallOneArg(py_child_ended_hook, exc);
+    _exit(1);
 }
 
 /* --- Goroutine ------------------------------------------------------------------------------------------------ */

@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
-extern PyObject *py_panic_hook;
+extern PyObject *py_panic_hook, *py_child_ended_hook;
 
 /* --- numbers ---------------------------------------------------------------------------------------------- */
 static PyObject *py_gomaxprocs(PyObject *module, PyObject *const *args, Py_ssize_t nargs) {
@@ -164,11 +164,12 @@ static PyObject *py_cancel(PyObject *module, PyObject *o) { return cancel_with(o
 static PyObject *py_uncancel(PyObject *module, PyObject *o) { return cancel_with(o, g_uncancel); }
 
 static PyObject *py_set_hooks(PyObject *module, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"panic", "deadlock_notes", "home", NULL};
-    PyObject *panic, *notes, *home;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "$OOU:set_hooks", names, &panic, &notes, &home)) return NULL;
+    static char *names[] = {"panic", "child_ended", "deadlock_notes", "home", NULL};
+    PyObject *panic, *child_ended, *notes, *home;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "$OOOU:set_hooks", names, &panic, &child_ended, &notes, &home)) return NULL;
     Py_XSETREF(rt.home, Py_NewRef(home));
     Py_XSETREF(py_panic_hook, Py_NewRef(panic));
+    Py_XSETREF(py_child_ended_hook, Py_NewRef(child_ended));
     Py_XSETREF(rt.deadlock_notes, Py_NewRef(notes));
     Py_RETURN_NONE;
 }

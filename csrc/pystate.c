@@ -208,18 +208,31 @@ bool ps_signals_pending(PyThreadState *ts) {
 #endif
 }
 
-#if PY_VERSION_HEX >= 0x030D0000
-void ps_forget_async_exception(unsigned long thread_ident) { PyThreadState_SetAsyncExc(thread_ident, NULL); }
+#ifdef Py_GIL_DISABLED
+static void set_async(PyThreadState *ts, PyObject *class) {
+    Py_XDECREF(_Py_atomic_exchange_ptr(&ts->async_exc, Py_XNewRef(class)));
+}
+void ps_raise_async(PyThreadState *ts, PyObject *class) {
+    set_async(ts, class);
+    _Py_set_eval_breaker_bit(ts, _PY_ASYNC_EXCEPTION_BIT);
+}
+void ps_forget_async(PyThreadState *ts) { set_async(ts, NULL); }
 #else
-static int nothing(void *unused) { (void)unused; return 0; }
+void ps_raise_async(PyThreadState *ts, PyObject *class) { PyThreadState_SetAsyncExc(ts->thread_id, class); }
 
-/* There these versions leave "look for an asynchronous exception" set for ever: every bytecode boundary
-   would take the slow path, and 3.11 would never get past one that is traced.  A pending call makes
-   CPython work out anew whether there is anything to look for. */
-void ps_forget_async_exception(unsigned long thread_ident) {
-    PyThreadState_SetAsyncExc(thread_ident, NULL);
-    PyInterpreterState_Get()->ceval.pending.async_exc = 0;
+#  if PY_VERSION_HEX < 0x030D0000
+static int nothing(void *unused) { (void)unused; return 0; }
+#  endif
+
+/* Up to 3.12 a forgotten one leaves "look for an asynchronous exception" set for ever: every bytecode
+   boundary would take the slow path, and 3.11 would never get past one that is traced.  A pending call
+   makes CPython work out anew whether there is anything to look for. */
+void ps_forget_async(PyThreadState *ts) {
+    PyThreadState_SetAsyncExc(ts->thread_id, NULL);
+#  if PY_VERSION_HEX < 0x030D0000
+    ts->interp->ceval.pending.async_exc = 0;
     Py_AddPendingCall(nothing, NULL);
+#  endif
 }
 #endif
 

@@ -119,8 +119,12 @@ void ps_after_fork(void);
 PyObject *ps_take_exception(void);
 void ps_raise(PyObject *exception);
 
-/* Takes back a PyThreadState_SetAsyncExc that has not been delivered. */
-void ps_forget_async_exception(unsigned long thread_ident);
+/* Raises an exception of this class in the thread at its next bytecode boundary; also while the world stands
+   still, when PyThreadState_SetAsyncExc would wait for a lock that the stop holds. */
+void ps_raise_async(PyThreadState *ts, PyObject *class);
+
+/* Takes back a ps_raise_async that has not been delivered. */
+void ps_forget_async(PyThreadState *ts);
 
 bool ps_finalizing(void);
 bool ps_is_main_thread(void);

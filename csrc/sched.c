@@ -547,7 +547,7 @@ static size_t kill_queue(gqueue *q, uint32_t run) {
 static void kill_running(worker *w, G *g) {
     g->kills = 1;
     w->async_exit = true;
-    PyThreadState_SetAsyncExc(w->ident, rt.errors.exit);
+    ps_raise_async(w->ts, rt.errors.exit);
 }
 
 static size_t kill_of_worker(worker *w, uint32_t run) {

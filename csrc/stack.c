@@ -28,10 +28,9 @@ _PyStackChunk *chunk_take(pool *p) {
         p->chunks = c->previous;
         p->n_chunks--;
     } else {
-        size_t size = offsetof(_PyStackChunk, data) + CHUNK_PAYLOAD;
-        c = mem_alloc(size);
+        c = mem_alloc(SMALL_CHUNK);
         if (!c) return NULL;
-        c->size = size;
+        c->size = SMALL_CHUNK;
     }
     c->previous = NULL;
     c->top = 0;
@@ -54,7 +53,9 @@ void chunk_drop(pool *p, _PyStackChunk *c) {
 
 /* --- the arena allocator ---------------------------------------------------------------------------- */
 /* A call that crosses the end of the small chunk makes CPython map 16 KB, and unmap it when it returns:
-   7 us each time.  Blocks of that size are kept instead, by the worker that runs on this thread. */
+   7 us each time.  Blocks of that size are kept instead, by the worker that runs on this thread.
+   When a goroutine is the last that runs on a thread state (after a fork), its small chunk comes here as
+   well: CPython frees what the thread state has then, and takes it for one of its own. */
 static PyObjectArenaAllocator arena_below;
 TLS pool *arena_pool;
 
@@ -67,6 +68,7 @@ static void *arena_alloc(void *ctx, size_t n) {
 }
 
 static void arena_free(void *ctx, void *b, size_t n) {
+    if (UNLIKELY(n == SMALL_CHUNK)) { mem_free(b); return; }
     if (n == ARENA_BLOCK && arena_pool && b) {
         poison(b, n);
         if (block_push(&arena_pool->arena, &arena_pool->n_arena, b)) return;

@@ -31,6 +31,7 @@ enum {
     SLICE_STEP = 64, SLICE_CLASSES = 64,   /* buffers below 4 KB are pooled by size class */
     CHUNK_PAYLOAD = 1024,                  /* what a goroutine's first data-stack chunk holds */
     POOL_KEEP = 4096,                      /* at most so many of each are kept */
+    SMALL_CHUNK = offsetof(_PyStackChunk, data) + CHUNK_PAYLOAD,
     ARENA_BLOCK = 16384,                   /* CPython's own chunk */
 };
 
@@ -52,7 +53,7 @@ _PyStackChunk *chunk_take(pool *p);
 /* Frees what a goroutine that ended left as its root chunk, ours or CPython's. */
 void chunk_drop(pool *p, _PyStackChunk *c);
 static inline bool chunk_is_ours(const _PyStackChunk *c) {
-    return c->size == offsetof(_PyStackChunk, data) + CHUNK_PAYLOAD;
+    return c->size == SMALL_CHUNK;
 }
 
 /* The auxiliary stack: NULL when it can not be had; its end otherwise. */

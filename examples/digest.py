@@ -132,9 +132,15 @@ def show_progress(results: list[Result]) -> None:
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="SHA-256 of every file below a folder.")
-    parser.add_argument("folder", nargs="?", default=sysconfig.get_path("stdlib"))
-    parser.add_argument("--digesters", type=int, default=20, metavar="N", help="how many at once")
-    parser.add_argument("--progress", action="store_true", default=sys.stderr.isatty())
+    stdlib = sysconfig.get_path("stdlib")
+    parser.add_argument("folder", nargs="?", default=stdlib, help="by default %(default)s")
+    parser.add_argument("--digesters", type=int, default=20, metavar="N", help="how many (20)")
+    parser.add_argument(
+        "--progress",
+        action="store_true",
+        default=sys.stderr.isatty(),
+        help="count on stderr, as it does on a terminal",
+    )
     parser.add_argument("--check", action="store_true", help="compare with a sequential run")
     options = parser.parse_args()
     if not os.path.isdir(options.folder):

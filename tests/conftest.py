@@ -96,7 +96,11 @@ def parked():
 
 @pytest.fixture
 def one_worker():
-    """For a test of the order in which goroutines of one worker run."""
+    """For a test of the order in which goroutines of one worker run.
+
+    One that computes for 10 ms without a switch needs a process of its own: once a thread has used
+    the library, another worker takes over what such a one has not started.
+    """
     before = runtime.gomaxprocs(1)
     yield
     runtime.gomaxprocs(before)

@@ -34,7 +34,6 @@ C_ROOMS = {
     "select": {"base", "g", "chan"},
     "netpoll": {"base", "g", "timer"},
     "sched": {"base", "g", "timer", "netpoll"},
-    "trace": {"base"},
     "module": ALL,
 }
 

@@ -3,6 +3,7 @@
 `select` has a file of its own; many goroutines at once are in `stress/`.
 """
 
+import contextlib
 import copy
 import gc
 import itertools
@@ -168,7 +169,7 @@ def test_repr_tells_how_full_it_is_and_whether_closed():
 
 def test_channels_are_equal_to_themselves_only():
     a, b = Chan(), Chan()
-    assert a == a  # noqa: PLR0124
+    assert a == a
     assert a != b
     assert len({a, b, a}) == 2
 
@@ -436,7 +437,7 @@ def test_recv_on_a_closed_channel_raises():
     ch = Chan()
     ch.close()
     for recv in (ch.recv, ch.receiver.recv):
-        with pytest.raises(Closed, match="recv.*<Chan 0/0"):
+        with pytest.raises(Closed, match=r"recv.*<Chan 0/0"):
             recv()
 
 
@@ -444,7 +445,7 @@ def test_a_second_close_raises():
     ch = Chan()
     ch.close()
     for close in (ch.close, ch.sender.close):
-        with pytest.raises(Closed, match="close.*<Chan 0/0"):
+        with pytest.raises(Closed, match=r"close.*<Chan 0/0"):
             close()
     assert ch.closed
 
@@ -745,10 +746,8 @@ def test_references_are_steady_when_a_send_fails(parked):
     for task in tasks:
         assert isinstance(task.exception(), (Closed, Canceled))
     for _ in range(3):
-        try:
+        with contextlib.suppress(Closed):
             ch.send(token)
-        except Closed:
-            pass
     del task, tasks
     gc.collect()  # an exception holds its frames, and they hold it
     assert sys.getrefcount(token) == before
@@ -760,7 +759,7 @@ def test_nothing_keeps_a_value_that_was_received():
         g = go(lambda ch=ch: ch.send(Token()))
         alive = weakref.ref(ch.recv())
         g.join()
-        gc.collect()  # made in one thread and dropped in another: it may lie in a queue of CPython's
+        gc.collect()  # made in one thread and dropped in another: it may be in a queue of CPython's
         assert alive() is None
 
 

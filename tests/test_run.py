@@ -168,9 +168,9 @@ def test_whoever_waits_is_unwound(how):
             log.append(kind)
 
     def wait():
-        started.send(None)
         try:
             with Context():
+                started.send(None)
                 WAITS[how]()
         finally:
             log.append("finally")
@@ -481,8 +481,8 @@ def test_system_exit_of_a_goroutine_ends_main():
         raise SystemExit(7)
 
     def main():
-        go(leave)
         try:
+            go(leave)
             Chan().recv()
         finally:
             log.append("finally")
@@ -665,8 +665,8 @@ def test_ctrl_c_again_and_again(program):
 
         ch = Chan()
         for n in range(100):
-            go(lambda: os.kill(os.getpid(), signal.SIGINT))
             try:
+                go(lambda: os.kill(os.getpid(), signal.SIGINT))
                 ch.recv()
             except KeyboardInterrupt:
                 continue

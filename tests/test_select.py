@@ -4,6 +4,7 @@ The tests of fairness count choices. They allow 8 standard deviations around the
 choice oversteps with a probability below 1e-14 each.
 """
 
+import contextlib
 import functools
 import gc
 import sys
@@ -226,9 +227,9 @@ def test_closed_tells_the_case():
 
 
 def test_the_message_says_what_was_done_to_which():
-    with pytest.raises(Closed, match="select.*send.*<Chan 0/0"):
+    with pytest.raises(Closed, match=r"select.*send.*<Chan 0/0"):
         select((closed().send, 1))
-    with pytest.raises(Closed, match="select.*recv.*<Chan 0/0"):
+    with pytest.raises(Closed, match=r"select.*recv.*<Chan 0/0"):
         select(closed().recv)
 
 
@@ -267,10 +268,8 @@ def test_close_while_it_waits(parked):
 def test_a_refused_send_keeps_no_value():
     token = Token()
     before = sys.getrefcount(token)
-    try:
+    with contextlib.suppress(Closed):
         select((closed().send, token))
-    except Closed:
-        pass
     assert sys.getrefcount(token) == before
 
 

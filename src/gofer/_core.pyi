@@ -158,6 +158,7 @@ def snapshot() -> list[_Row]: ...
 def set_hooks(
     *,
     panic: Callable[[Goroutine, BaseException], None],
+    child_ended: Callable[[BaseException | None], NoReturn],
     deadlock_notes: Callable[[], list[str]],
     home: str,
 ) -> None: ...

@@ -8,13 +8,14 @@ What must stay true:
 - Nothing here starts or ends goroutines; the core calls `panic` and `deadlock_notes`.
 """
 
+import atexit
 import os
 import sys
 import time
 import traceback
 from collections.abc import Callable
 from types import CodeType, TracebackType
-from typing import Literal, TypeAlias
+from typing import Literal, NoReturn, TypeAlias
 
 from gofer import _core
 from gofer.errors import Deadlock, GoroutineExit
@@ -34,6 +35,7 @@ Row: TypeAlias = tuple[_core.Goroutine, State, str, str, float, list[Site], Site
 EXIT_STATUS = 2  # of a panic and of a deadlock, as in Go
 
 _hook: PanicHook | None = None
+_deadlocked = False  # a Deadlock was left uncaught
 _panicking = _core.Mutex()  # locked for ever by the first goroutine that panics
 
 
@@ -149,7 +151,7 @@ def _trace(exception: BaseException) -> str:
 
 
 def _print(text: str) -> None:
-    if sys.stderr is not None:  # pyright: ignore[reportUnnecessaryComparison]  (pythonw has none)
+    if sys.stderr is not None:  # it may have been taken away
         sys.stderr.write(text)
 
 
@@ -164,9 +166,43 @@ def _flush() -> None:
 # --- what reaches the top of the program --------------------------------------------------------
 
 
+def child_ended(exception: BaseException | None) -> NoReturn:
+    """End the child of a fork whose goroutine has returned, or let `exception` escape.
+
+    As a program ends: what is left uncaught is printed, threads are waited for, exit functions are
+    called; the interpreter itself is not taken down.
+    """
+    status = 1
+    try:
+        status = 0 if exception is None else _uncaught(exception)
+        threading = sys.modules.get("threading")
+        if threading is not None:
+            threading._shutdown()
+        atexit._run_exitfuncs()  # pyright: ignore[reportPrivateUsage]
+    finally:
+        try:
+            _flush()
+        finally:
+            os._exit(status)
+
+
+def _uncaught(exception: BaseException) -> int:
+    """Print it as Python would; return the exit status."""
+    if isinstance(exception, SystemExit):
+        if exception.code is None or isinstance(exception.code, int):
+            return exception.code or 0
+        _print(f"{exception.code}\n")
+        return 1
+    try:
+        sys.excepthook(type(exception), exception, exception.__traceback__)
+    except SystemExit as exit:  # raised by another goroutine, after goexit() in this one
+        return _uncaught(exit)
+    return EXIT_STATUS if _deadlocked else 1
+
+
 def install() -> None:
     """Give the core its hooks and chain `sys.excepthook`. Called once, when gofer is imported."""
-    _core.set_hooks(panic=panic, deadlock_notes=deadlock_notes, home=_HERE)
+    _core.set_hooks(panic=panic, child_ended=child_ended, deadlock_notes=deadlock_notes, home=_HERE)
     install_excepthook()
 
 
@@ -182,6 +218,7 @@ def install_excepthook() -> None:
     def excepthook(
         kind: type[BaseException], exception: BaseException, trace: TracebackType | None
     ) -> None:
+        global _deadlocked
         if isinstance(exception, GoroutineExit):
             try:
                 _core.park_forever()
@@ -189,6 +226,7 @@ def install_excepthook() -> None:
                 kind, exception, trace = type(end), end, end.__traceback__
         previous(kind, exception, trace)
         if isinstance(exception, Deadlock):
+            _deadlocked = True
             _core.set_exit_status(EXIT_STATUS)
 
     sys.excepthook = excepthook

@@ -91,7 +91,7 @@ _CO_COROUTINE: Final = 0x80  # inspect.CO_COROUTINE, without importing inspect
 def _refuse_coroutine_function(what: str, fn: Callable[..., object]) -> None:
     inner: Any = fn
     while isinstance(inner, partial):
-        inner = inner.func  # pyright: ignore[reportUnknownMemberType]
+        inner = inner.func
     code = getattr(inner, "__code__", None)
     if isinstance(code, CodeType) and code.co_flags & _CO_COROUTINE:
         raise TypeError(
@@ -233,20 +233,21 @@ class Group:
     ) -> bool:
         passes: BaseException | None = None  # raised as it is, whatever else happened
         outer: BaseException | None = None  # the Cancelled of an outer scope
+        place = -1  # of the body's failure among the members'
         if isinstance(error, Cancelled):
             outer = None if self._cancelled else error
         elif isinstance(error, Exception) and not isinstance(error, Deadlock):
-            self._failures.append(error)
+            place = len(self._failures)
         else:
             passes = error
-        if error is not None:
-            self.cancel()
-        interrupt, cancelled = self._wait_for_members()
+        interrupt, cancelled = self._wait_for_members(cancel=error is not None)
         if passes is None:
             passes = interrupt
         failures, self._failures = self._failures, []
         failed, self._failed = self._failed, []
         try:
+            if place >= 0 and error is not None:
+                failures.insert(place, error)
             if passes is None and failures:
                 for task in failed:
                     task.exception()  # seen: not to be reported again
@@ -269,15 +270,18 @@ class Group:
         except (Cancelled, GoroutineExit):
             raise
         except BaseException as error:
-            self._failed.append(_this_task())
-            self._failures.append(error)
+            # extend: when memory is short, CPython 3.15 drops twice what it can not append
+            self._failed.extend([_this_task()])
+            self._failures.extend([error])
             self.cancel()
             raise
         finally:
             self._leave()
 
-    def _wait_for_members(self) -> tuple[BaseException | None, BaseException | None]:
-        """Wait until every member has ended, and close the group.
+    def _wait_for_members(
+        self, *, cancel: bool
+    ) -> tuple[BaseException | None, BaseException | None]:
+        """Cancel the members, if so told; wait until every member has ended, and close the group.
 
         Whatever arrives meanwhile cancels the members and does not end the waiting. Returned: the
         first thing that arrived and was no Cancelled, and the Cancelled of an outer scope. Only
@@ -291,6 +295,9 @@ class Group:
         try:
             while True:
                 try:
+                    if cancel:
+                        self.cancel()
+                        cancel = False
                     self._running.wait()
                     self._state = _CLOSED
                     self._running.wait()
@@ -306,7 +313,7 @@ class Group:
                         raise
                     if interrupt is None:
                         interrupt = arrived
-                self.cancel()
+                cancel = True
         finally:
             self._live.clear()
             for _ in range(held_off):

@@ -151,6 +151,7 @@ def test_automatic_collections_in_the_middle_of_it_all(program):
         class Circle:
             def __init__(self):
                 self.me = self
+                self.more = [[] for _ in range(50)]  # enough to be collected, everywhere
             def __del__(self):
                 go(int)
                 try:
