@@ -362,7 +362,8 @@ static NOINLINE void reap(worker *w) {
 }
 
 static NOINLINE void hostile_moment(worker *w) {
-    if (rng_below(&w->rng, 64) == 0 && !g_collecting) PyGC_Collect();
+    uint32_t rare = 64 + (w->alive > 0 ? (uint32_t)w->alive / 4 : 0);    /* it looks at each of them */
+    if (rng_below(&w->rng, rare) == 0 && !g_collecting) PyGC_Collect();
 }
 
 /* A killed goroutine whose wait was served all the same ends at its next bytecode boundary. */
