@@ -281,7 +281,7 @@ def test_goexit_of_a_member_ends_only_itself():
     assert task.join() == 0
 
 
-@pytest.mark.usefixtures("one_worker")  # what another's thread made is freed when that one next runs
+@pytest.mark.usefixtures("one_worker")  # another thread frees its objects when it next runs
 def test_failures_hold_no_circle():
     class Mine(Exception):
         def __init__(self):
