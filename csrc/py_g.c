@@ -189,9 +189,9 @@ static PyObject *goroutine_repr(G *g) {
     PyObject *name = goroutine_name(g, NULL);
     if (!name) return NULL;
     const char *kind = g->kind == KIND_TASK ? "Task" : "Goroutine";
-    const char *why = g_seen_state(g) == G_WAITING ? wait_reason_names[g->why] : "";
+    const char *state = state_name(g), *why = strcmp(state, "waiting") ? "" : wait_reason_names[g->why];
     PyObject *r = PyUnicode_FromFormat("<%s %llu %R %s%s%s%s>", kind, (unsigned long long)g->id, name,
-                                       state_name(g), *why ? " (" : "", why, *why ? ")" : "");
+                                       state, *why ? " (" : "", why, *why ? ")" : "");
     Py_DECREF(name);
     return r;
 }

@@ -129,8 +129,8 @@ void ps_forget_async(PyThreadState *ts);
 bool ps_finalizing(void);
 bool ps_is_main_thread(void);
 
-/* The thread is not running Python code now: in a call that let go of the interpreter (free-threaded; under
-   the GIL that can not be told, and does not matter). */
+/* The thread is not running Python code now: in a call that let go of the interpreter.  Under the GIL that
+   can not be told, and always said: there one that computes counts as well. */
 static inline bool ps_is_blocked(PyThreadState *ts) {
 #ifdef Py_GIL_DISABLED
     return _Py_atomic_load_int_relaxed(&ts->state) == _Py_THREAD_DETACHED;

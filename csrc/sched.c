@@ -168,9 +168,9 @@ static bool wake_one(int among) {
     return false;
 }
 
-/* Work was put where others may take it. */
 static worker *keeper(void);
 
+/* Work was put where others may take it. */
 static NOINLINE void wake_another(void) {
     static _Atomic(int) refused;
     int procs = relaxed_load(&sched.procs);

@@ -713,7 +713,7 @@ def test_a_method_of_one_kind_is_not_for_another():
 # --- whose the values are -----------------------------------------------------------------------
 
 
-def test_references_are_steady(parked):
+def test_references_are_steady(parked, until):
     token = Token()
     before = sys.getrefcount(token)
     ch = Chan(2)
@@ -728,6 +728,7 @@ def test_references_are_steady(parked):
     ch.send(token)
     waits.join()
     del waits
+    until(lambda: sys.getrefcount(token) == before)  # its worker lets go of it after its end
     handed = sys.getrefcount(token)
     ch.send(token)
     del ch

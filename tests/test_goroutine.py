@@ -401,7 +401,7 @@ def test_join_of_a_thread():
         known.send(current())
         gate.recv()
 
-    thread = threading.Thread(target=body)
+    thread = threading.Thread(target=body, daemon=True)  # a failure here must not keep the process
     thread.start()
     g = known.recv()
     assert g.state in ("runnable", "running", "waiting")

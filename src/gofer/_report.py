@@ -5,7 +5,8 @@ What must stay true:
 - One panic is reported: a goroutine that panics while another one reports waits for the exit.
 - An uncaught Deadlock sets exit status 2 and is printed by the `sys.excepthook` that was there
   before.
-- Nothing here starts or ends goroutines; the core calls `panic` and `deadlock_notes`.
+- Nothing here starts or ends goroutines; the core calls `panic`, `child_ended` and
+  `deadlock_notes`.
 """
 
 import atexit

@@ -95,11 +95,14 @@ ENDINGS = {
 @pytest.mark.parametrize("how", ENDINGS)
 def test_endings(program, how):
     ending, status = ENDINGS[how]
-    result = program(PARK + f"""
+    result = program(
+        PARK
+        + f"""
     gate = park(100)
     print("parked")
     {ending}
-    """)
+    """
+    )
     assert (result.status, result.out) == (status, "parked\n")
     assert result.err == "" or "ZeroDivisionError" in result.err
 

@@ -281,7 +281,9 @@ GROUPS = {
 }
 
 
-@pytest.mark.skipif(sys.version_info < (3, 14), reason="CPython itself fails to raise without memory")
+@pytest.mark.skipif(
+    sys.version_info < (3, 14), reason="CPython itself fails to raise without memory"
+)
 @pytest.mark.parametrize("name", GROUPS)
 def test_a_failing_group_when_an_allocation_fails(program, name):
     """All members have ended after the with, and its body is cancelled no more."""

@@ -28,12 +28,17 @@ def test_the_report(program):
     assert re.fullmatch(
         "panic: ValueError: the reason\n"
         "\n"
-        r"goroutine \d+ \[running\]:" "\n"
-        r"Traceback \(most recent call last\):" "\n"
-        rf'  File "{NAME}", line 4, in fail' "\n"
-        r'    raise ValueError\("the reason"\)' "\n"
+        r"goroutine \d+ \[running\]:"
+        "\n"
+        r"Traceback \(most recent call last\):"
+        "\n"
+        rf'  File "{NAME}", line 4, in fail'
+        "\n"
+        r'    raise ValueError\("the reason"\)'
+        "\n"
         "ValueError: the reason\n"
-        rf"created by start in goroutine 1 at {NAME}:7" "\n",
+        rf"created by start in goroutine 1 at {NAME}:7"
+        "\n",
         result.err,
     )
 

@@ -49,9 +49,7 @@ def recv_all(ch, log):
 @pytest.mark.parametrize("cap", CAPACITIES)
 def test_all_that_is_sent_arrives(cap, much):
     ch, each = Chan(cap), much(1500)
-    senders = [
-        fork(send_all, ch, range(n * each, (n + 1) * each), []) for n in range(8)
-    ]
+    senders = [fork(send_all, ch, range(n * each, (n + 1) * each), []) for n in range(8)]
     logs = [[] for _ in range(8)]
     receivers = [fork(recv_all, ch, log) for log in logs]
     for task in senders:
@@ -332,6 +330,7 @@ def test_the_collector_in_between(much, rng, spawn_thread):
 
 def test_cycles_are_collected_while_goroutines_wait_in_them(much):
     """Channels that go while many others are in use: nothing of theirs is mixed up."""
+
     def lives(k):
         for _ in range(much(20)):
             ch, other = Chan(2), Chan()

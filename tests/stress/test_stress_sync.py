@@ -297,9 +297,7 @@ def test_permits_are_conserved_under_cancellation(permits, much, rng):
                 return "cancelled"
             return "done"
 
-        tasks = [
-            fork(body, [rng.randint(1, permits) for _ in range(20)]) for _ in range(40)
-        ]
+        tasks = [fork(body, [rng.randint(1, permits) for _ in range(20)]) for _ in range(40)]
         cancelled = rng.sample(tasks, 20)
         for task in cancelled:
             if rng.random() < 0.5:
