@@ -15,6 +15,7 @@ int chan_init(chan *c, Py_ssize_t cap) {
     waitq_init(&c->receivers);
     waitq_init(&c->senders);
     c->cap = cap;
+    c->bubble = g_bubble_here();
     if (cap == 0) return 0;
     if ((size_t)cap <= PTRDIFF_MAX / sizeof *c->ring) c->ring = mem_alloc((size_t)cap * sizeof *c->ring);
     if (c->ring) return 0;
@@ -116,6 +117,7 @@ int chan_send(chan *c, PyObject *value) {
         g->w.ok = false;
         waitq_push(&c->senders, &g->w);
         lock_release(&c->lock);
+        g->durable = c->bubble == g->bubble;
         enum wake why = g_park(g, WHY_SEND, (PyObject *)c);
         PyObject *unsent = g->w.value;
         if (LIKELY(why == W_READY)) {
@@ -156,6 +158,7 @@ int chan_recv(chan *c, PyObject **value) {
         g->w.ok = false;
         waitq_push(&c->receivers, &g->w);
         lock_release(&c->lock);
+        g->durable = c->bubble == g->bubble;
         enum wake why = g_park(g, WHY_RECV, (PyObject *)c);
         if (LIKELY(why == W_READY)) {
             *value = g->w.value;

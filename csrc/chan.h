@@ -9,6 +9,7 @@ typedef struct chan {
     PyObject_HEAD
     lock_t lock;
     bool closed;
+    uint32_t bubble;             /* in which it was made */
     Py_ssize_t cap, len, first;  /* ring[first], len of them */
     PyObject **ring;
     waitq receivers, senders;

@@ -11,7 +11,7 @@ const char *const wait_reason_names[WHY_COUNT] = {
     [WHY_NONE] = "", [WHY_SEND] = "chan send", [WHY_RECV] = "chan receive", [WHY_SELECT] = "select",
     [WHY_SELECT_EMPTY] = "select (no cases)", [WHY_SLEEP] = "sleep", [WHY_JOIN] = "join",
     [WHY_MUTEX] = "mutex lock", [WHY_SEMAPHORE] = "semaphore acquire",
-    [WHY_WAITGROUP] = "wait group", [WHY_FOREVER] = "for ever", [WHY_UNWIND] = "unwinding the others",
+    [WHY_WAITGROUP] = "wait group", [WHY_FOREVER] = "for ever", [WHY_UNWIND] = "unwinding the others", [WHY_BUBBLE] = "bubble",
     [WHY_IDLE] = "idle",
 };
 
@@ -293,6 +293,7 @@ static bool unqueue(worker *w, G *g) {
 
 void g_ready(G *g) {
     worker *w = g->worker;
+    if (UNLIKELY(g->bubble)) g_hooks.woken(g);
     if (LIKELY(w == g_worker && w)) {
         if (!w->next) { relaxed_store(&g->state, G_RUNNABLE); w->next = g; }
         else queue_ready(w, g);
@@ -494,7 +495,9 @@ int g_wait_check(G *g) {
 }
 
 static PyObject *deadlock_error(G *g) {
-    PyObject *e = PyObject_CallFunction(rt.errors.deadlock, "s", "all goroutines are asleep - deadlock!");
+    PyObject *e = PyObject_CallFunction(rt.errors.deadlock, "s",
+                                        g->bubble ? "all goroutines of the bubble are asleep - deadlock!"
+                                                  : "all goroutines are asleep - deadlock!");
     if (!e || !rt.deadlock_notes) return e;
     relaxed_store(&g->state, G_WAITING);                /* as the notes are to show it */
     PyObject *notes = PyObject_CallNoArgs(rt.deadlock_notes);
@@ -536,8 +539,12 @@ static NOINLINE enum wake park_thread(G *g) {
         s = PyThread_acquire_lock_timed(g->thread, -1, 1);
         Py_END_ALLOW_THREADS
         if (s == PY_LOCK_ACQUIRED) break;
-        if (word_move(&g->wait, W_WAITING, W_SIGNAL)) break;    /* nobody will release the lock now */
+        if (word_move(&g->wait, W_WAITING, W_SIGNAL)) {         /* nobody will release the lock now */
+            if (UNLIKELY(g->bubble)) g_hooks.woken(g);
+            break;
+        }
     }
+    if (UNLIKELY(g->bubble)) g_hooks.resumed(g);
     enum wake why = relaxed_load(&g->wait);
     relaxed_store(&g->wait, W_NONE);
     relaxed_store(&g->state, G_RUNNING);
@@ -548,7 +555,10 @@ static NOINLINE enum wake park_thread(G *g) {
    into our own queue. */
 static NOINLINE enum wake park_in_place(worker *w, G *g, G *next) {
     unpick(w, next);
-    if (word_move(&g->wait, W_WAITING, W_NOMEM)) return W_NOMEM;
+    if (word_move(&g->wait, W_WAITING, W_NOMEM)) {
+        if (UNLIKELY(g->bubble)) g_hooks.woken(g);
+        return W_NOMEM;
+    }
     while (!unqueue(w, g)) {}
     return relaxed_load(&g->wait);
 }
@@ -566,12 +576,14 @@ enum wake g_park(G *g, enum wait_reason reason, PyObject *on) {
         return W_CANCEL;
     }
 #endif
+    if (UNLIKELY(g->bubble)) g_hooks.blocked(g);
     if (UNLIKELY(!w)) return park_thread(g);
     g->since = clock_coarse_ns();
     G *next = pick(w);
     enum wake why;
     if (UNLIKELY(next != g && !switch_to(w, g, next))) why = park_in_place(w, g, next);
     else why = relaxed_load(&g->wait);
+    if (UNLIKELY(g->bubble)) g_hooks.resumed(g);
     relaxed_store(&g->state, G_RUNNING);
     g->on = NULL;
     relaxed_store(&g->wait, W_NONE);

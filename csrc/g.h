@@ -59,7 +59,8 @@ enum g_kind { KIND_GO, KIND_TASK, KIND_HOST, KIND_THREAD };
 
 enum wait_reason {
     WHY_NONE, WHY_SEND, WHY_RECV, WHY_SELECT, WHY_SELECT_EMPTY, WHY_SLEEP, WHY_JOIN, WHY_MUTEX,
-    WHY_SEMAPHORE, WHY_WAITGROUP, WHY_FOREVER, WHY_UNWIND, WHY_IDLE, WHY_COUNT
+    WHY_SEMAPHORE, WHY_WAITGROUP, WHY_FOREVER, WHY_UNWIND, WHY_IDLE, WHY_BUBBLE,
+    WHY_COUNT
 };
 extern const char *const wait_reason_names[WHY_COUNT];
 
@@ -107,6 +108,7 @@ struct G {
     bool abandoned, seen;
     bool of_scope;               /* one of its scope's tasks */
     bool named;                  /* as one that swallows Cancelled */
+    bool durable;                /* what it is about to wait for can only come from its own bubble */
     word_t cancelled;            /* Task.cancel */
     uint16_t kills;
     uint8_t refused;             /* Cancelled that it got and was not ended by; begins again at 1 */
@@ -116,6 +118,7 @@ struct G {
     int64_t since;               /* when it began to wait, by the coarse clock */
     PyObject *on;                /* what it waits for: borrowed, its own frames hold it */
     node all;                    /* its worker's list of started goroutines */
+    uint32_t bubble;             /* it is in, 0 for none: scope_bubble.c */
     scope *scope;                /* the innermost cancel scope it is in, NULL for none: scope.c */
     node in_scope;
     /* what it runs */
@@ -229,6 +232,12 @@ extern struct g_hooks {
     void (*inherit)(G *, G *from);         /* a new goroutine joins the scope of `from`, which is in one */
     void (*left)(G *);                     /* one that is in a scope has ended */
     bool (*is_cancelled)(G *);             /* the calling goroutine; puts P_CANCEL right */
+    /* scope_bubble.c, for one that is in a bubble: */
+    void (*blocked)(G *);                  /* the calling goroutine is about to wait */
+    void (*woken)(G *);                    /* one that has waited, or is about to, can run */
+    void (*resumed)(G *);                  /* the calling goroutine has waited */
+    struct timers *(*bubble_timers)(G *);
+    void (*join_bubble)(G *, struct bubble *);   /* a new goroutine, from a timer */
     /* module.c: */
     void (*swallows)(G *);                 /* it is cancelled and goes on all the same */
 } g_hooks;
@@ -265,6 +274,12 @@ G *g_self_first(void);
 static inline G *g_self(void) {
     G *g = g_self_quick();
     return LIKELY(g != NULL) ? g : g_self_first();
+}
+
+/* In which bubble what the caller makes is. */
+static inline uint32_t g_bubble_here(void) {
+    G *g = g_self_quick();
+    return g ? g->bubble : 0;
 }
 
 /* --- starting ----------------------------------------------------------------------------------------- */

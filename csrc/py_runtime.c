@@ -162,6 +162,7 @@ static PyObject *py_park_forever(PyObject *module, PyObject *const *args, Py_ssi
     if (!g) return NULL;
     for (;;) {
         if (g_wait_begin(g) < 0) return NULL;
+        g->durable = true;
         if (g_wake_error(g, g_park(g, WHY_FOREVER, NULL)) < 0) return NULL;
     }
 }

@@ -101,7 +101,7 @@ static void link_into_parent(scope *s) {
 /* --- entering and leaving ------------------------------------------------------------------------------ */
 static void deadline_passed(timer *t, int64_t now) {
     scope *s = (scope *)((char *)t - offsetof(scope, deadline));
-    (void)now;
+    if (now == DROPPED) return;
     s->expired = true;
     scope_cancel(s);
 }
@@ -121,10 +121,10 @@ static int arm(scope *s, G *g) {
         scope_cancel(s);
         return 0;
     }
-    worker *w = g->worker ? g->worker : g_hooks.keeper();
-    if (!w) return -1;
-    s->deadline.when = clock_ns() + s->ns;
-    if (timer_start(&s->deadline, w)) return 0;
+    timers *h = timers_of(g);
+    if (!h) return -1;
+    s->deadline.when = timers_clock(h) + s->ns;
+    if (timer_start(&s->deadline, h)) return 0;
     PyErr_NoMemory();
     return -1;
 }
@@ -139,7 +139,9 @@ int scope_enter(scope *s) {
     scope *parent = g->scope;
     s->shields_task = s->is_shield || (parent && parent->owner == g && parent->shields_task);
     s->owner = g;
+    s->tasks.bubble = g->bubble;
     if (parent) {
+        if (!s->bubble) s->bubble = parent->bubble;
         Py_INCREF(parent);
         s->parent = parent;
         link_into_parent(s);
@@ -157,6 +159,7 @@ static void step_out(G *g) {
     s->owner = NULL;
     Py_XINCREF(parent);
     relaxed_store(&s->state, SCOPE_LEFT);
+    if (UNLIKELY(s->bubble && s == &s->bubble->scope)) bubble_abandon(s->bubble, g);
     move(g, parent);
     Py_XDECREF(parent);
 }
@@ -229,19 +232,31 @@ void scope_cancel(scope *s) {
 }
 
 /* --- the goroutines in it ---------------------------------------------------------------------------------- */
-static void inherit(G *g, G *from) { join(from->scope, g); }
+/* A new goroutine joins s, and the bubble that s is in. */
+void scope_inherit(scope *s, G *g) {
+    join(s, g);
+    if (UNLIKELY(s->bubble != NULL)) bubble_joined(s->bubble, g);
+}
+
+static void inherit(G *g, G *from) { scope_inherit(from->scope, g); }
 
 /* It has ended, or will never start. */
 static void left(G *g) {
+    scope *innermost = g->scope;
+    bubble *b = g->bubble ? innermost->bubble : NULL;
+    Py_INCREF(innermost);
     while (g->scope && g->scope->owner == g) step_out(g);
     scope *s = g->scope;
-    bool is_task = g->of_scope;
-    if (!s) return;
-    g->of_scope = false;
-    Py_INCREF(s);
-    move(g, NULL);
-    if (is_task) waitgroup_add(&s->tasks, -1);
-    Py_DECREF(s);
+    if (s) {
+        bool is_task = g->of_scope;
+        g->of_scope = false;
+        Py_INCREF(s);
+        move(g, NULL);
+        if (is_task) waitgroup_add(&s->tasks, -1);
+        Py_DECREF(s);
+    }
+    if (UNLIKELY(b && g->bubble)) bubble_left(b, g);
+    Py_DECREF(innermost);
 }
 
 bool scope_adopt(scope *s, G *g) {
@@ -251,7 +266,7 @@ bool scope_adopt(scope *s, G *g) {
     lock_release(&s->lock);
     if (!open) return false;
     g->of_scope = true;
-    join(s, g);
+    scope_inherit(s, g);
     return true;
 }
 
@@ -290,4 +305,5 @@ void scope_init(void) {
     g_hooks.inherit = inherit;
     g_hooks.left = left;
     g_hooks.is_cancelled = is_cancelled;
+    bubble_init();
 }

@@ -45,7 +45,7 @@ def c_room(file):
     stem = file.stem
     if stem.startswith("py_") or stem == "module":
         return "module"
-    for room in ("netpoll", "sched"):
+    for room in ("netpoll", "sched", "scope"):
         if stem.startswith(f"{room}_"):
             return room
     return stem
@@ -112,6 +112,7 @@ PYTHON_ROOMS = {
     "scope": {"_core", "errors"},
     "goroutine": {"_core", "errors", "_report", "scope"},
     "runtime": {"_core", "errors", "_report", "scope", "goroutine", "chan", "time", "sync"},
+    "testing": {"_core", "errors", "scope", "goroutine", "runtime"},
     "__init__": ALL,
     "cli": ALL,
     "__main__": {"cli"},
