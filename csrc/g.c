@@ -258,6 +258,10 @@ G *g_pick(worker *w) {
 }
 
 static inline G *pick(worker *w) {
+    if (UNLIKELY(w->choose != NULL)) {
+        G *g = w->choose(w);
+        if (g) return g;
+    }
     if (LIKELY(++w->tick % LOOK_AROUND != 0)) {
         G *g = g_pick(w);
         if (LIKELY(g != NULL)) return g;
@@ -278,16 +282,23 @@ static void unpick(worker *w, G *g) {
     }
 }
 
-/* Takes g out of its own worker's queues; true when it was there. */
-static bool unqueue(worker *w, G *g) {
-    g_drain(w);
-    if (w->next == g) { w->next = NULL; return true; }
+static bool unlink_from(gqueue *q, G *g) {
     gqueue rest = { 0 };
     bool found = false;
-    for (G *x; (x = gqueue_pop(&w->ready)); )
+    for (G *x; (x = gqueue_pop(q)); )
         if (x == g) found = true;
         else gqueue_push(&rest, x);
-    w->ready = rest;
+    *q = rest;
+    return found;
+}
+
+bool g_unqueue(worker *w, G *g) {
+    g_drain(w);
+    if (w->next == g) { w->next = NULL; return true; }
+    if (relaxed_load(&g->state) != G_NEW) return unlink_from(&w->ready, g);
+    lock_acquire(&w->fresh_lock);
+    bool found = unlink_from(&w->fresh, g);
+    lock_release(&w->fresh_lock);
     return found;
 }
 
@@ -559,7 +570,7 @@ static NOINLINE enum wake park_in_place(worker *w, G *g, G *next) {
         if (UNLIKELY(g->bubble)) g_hooks.woken(g);
         return W_NOMEM;
     }
-    while (!unqueue(w, g)) {}
+    while (!g_unqueue(w, g)) {}
     return relaxed_load(&g->wait);
 }
 
@@ -596,15 +607,17 @@ void g_step_aside(G *g) {
     G *next = pick(w);
     if (next != g && UNLIKELY(!switch_to(w, g, next))) {
         unpick(w, next);
-        unqueue(w, g);
+        g_unqueue(w, g);
     }
     relaxed_store(&g->state, G_RUNNING);
     g_settle(g);
 }
 
+bool g_exploring;
+
 void g_switch_anyway(void) {
     worker *w = g_worker;
-    if (w && !g_collecting && !PyErr_Occurred() && !ps_finalizing() && rng_below(&w->rng, 2))
+    if (w && !g_collecting && !PyErr_Occurred() && !ps_finalizing() && (w->choose || rng_below(&w->rng, 2)))
         g_step_aside(w->cur);
 }
 
@@ -618,6 +631,7 @@ int g_yield(G *g) {
         return 0;
     }
     if (UNLIKELY(g_collecting)) return refuse_collector();
+    if (UNLIKELY(g_exploring)) g_hooks.yields(g);
     g_step_aside(g);
     return UNLIKELY(relaxed_load(&g->pending)) ? pending_error(g) : 0;
 }
@@ -664,6 +678,10 @@ void g_idle(G *g) {
 /* Who goes on after one that has ended: the idler rather than nobody, so that a worker does not sleep with
    what may be the last reference to that one. */
 static G *successor(worker *w) {
+    if (UNLIKELY(w->choose != NULL)) {
+        G *g = w->choose(w);
+        if (g) return g;
+    }
     if (LIKELY(++w->tick % LOOK_AROUND != 0)) {
         G *next = g_pick(w);
         if (LIKELY(next != NULL)) return next;

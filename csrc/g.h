@@ -204,6 +204,7 @@ struct worker {
     site *sites;
     const site *last_site, *last_ours;
     uint64_t rng;
+    G *(*choose)(worker *);      /* explore.c: takes the next one out of the queues, or NULL; usually not set */
     int c_depth;
     int index;
     unsigned long ident;         /* of its thread, as Python numbers them */
@@ -238,6 +239,7 @@ extern struct g_hooks {
     void (*resumed)(G *);                  /* the calling goroutine has waited */
     struct timers *(*bubble_timers)(G *);
     void (*join_bubble)(G *, struct bubble *);   /* a new goroutine, from a timer */
+    void (*yields)(G *);                   /* explore.c, while it explores: of its own accord */
     /* module.c: */
     void (*swallows)(G *);                 /* it is cancelled and goes on all the same */
 } g_hooks;
@@ -339,9 +341,11 @@ static inline waiter *waitq_claim(waitq *q) {
 int g_yield(G *g);
 /* The same for a worker's goroutine, whatever is pending. */
 void g_step_aside(G *g);
-/* Where an operation that may wait did not have to: the hostile build switches all the same. */
+/* Where an operation that may wait did not have to: the hostile build switches all the same, and so does
+   who explores schedules. */
+extern bool g_exploring __attribute__((visibility("hidden")));
 void g_switch_anyway(void);
-static inline void g_could_switch(void) { if (HOSTILE) g_switch_anyway(); }
+static inline void g_could_switch(void) { if (UNLIKELY(HOSTILE || g_exploring)) g_switch_anyway(); }
 
 /* --- ending others ----------------------------------------------------------------------------------------- */
 /* Marks it killed or interrupted and wakes it if it waits.  From any thread. */
@@ -360,6 +364,8 @@ G *g_pick(worker *w);
 void g_queue_fresh(worker *w, G *g);
 /* Moves everything from the inbox to the ready queue. */
 void g_drain(worker *w);
+/* Takes g out of the queues of w; true when it was there. */
+bool g_unqueue(worker *w, G *g);
 void g_wake_joiners(G *g);
 /* What w->idler does for ever: waits until there is something to reap.  Returns when killed. */
 void g_idle(G *g);

@@ -195,7 +195,7 @@ static G *take_shared(worker *w) {
 static bool may_steal(const worker *w) { return w->index < relaxed_load(&sched.procs); }
 
 static bool can_be_robbed(worker *w, worker *victim) {
-    return victim && victim != w && gqueue_len(&victim->fresh);
+    return victim && victim != w && !victim->choose && gqueue_len(&victim->fresh);
 }
 
 /* Half of another's unstarted goroutines become ours. */

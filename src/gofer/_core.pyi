@@ -223,6 +223,18 @@ class bubble:
     def join(self) -> None: ...
 
 def bubble_wait() -> None: ...
+def explore_begin(
+    *,
+    mode: int,
+    seed: int,
+    depth: int,
+    length: int,
+    bound: int,
+    max_choices: int,
+    prefix: list[int],
+) -> None: ...
+def explore_end() -> tuple[list[tuple[int, int]], bool]: ...
+def explore_point() -> None: ...
 
 @final
 class group_scope:

@@ -42,14 +42,14 @@ class bubble:
     `RuntimeError` inside another bubble. Works with any number of workers.
     """
 
-    __slots__ = ("_core", "_panics")
+    __slots__ = ("_panics", "_scope")
 
     def __init__(self) -> None:
         self._panics: list[BaseException] = []
-        self._core = _core.bubble(self._panicked)
+        self._scope = _core.bubble(self._panicked)
 
     def __enter__(self) -> "bubble":
-        self._core.enter()
+        self._scope.enter()
         return self
 
     def __exit__(
@@ -59,9 +59,9 @@ class bubble:
         trace: TracebackType | None,
     ) -> bool:
         if error is not None:
-            self._core.cancel()
+            self._scope.cancel()
         interrupt = self._wait_for_the_others()
-        ours = self._core.leave(error)
+        ours = self._scope.leave(error)
         panics, self._panics = self._panics, []
         try:
             if panics and (error is None or isinstance(error, (Exception, Cancelled))):
@@ -83,18 +83,18 @@ class bubble:
             with shield():
                 for _ in range(2):
                     try:
-                        self._core.join()
+                        self._scope.join()
                         break
                     except BaseException as arrived:
                         interrupt = interrupt or arrived
-                        self._core.cancel()
+                        self._scope.cancel()
             return interrupt
         finally:
             del interrupt  # it holds this frame
 
     def _panicked(self, goroutine: _core.Goroutine, exception: BaseException) -> None:
         self._panics.append(exception)
-        self._core.cancel()
+        self._scope.cancel()
 
 
 def wait() -> None:
