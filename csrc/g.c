@@ -509,6 +509,8 @@ int g_wake_error(G *g, enum wake why) {
     case W_SIGNAL:
         return PyErr_CheckSignals();
     case W_DEADLOCK:
+        /* A signal was on its way to this thread when another one saw that all sleep. */
+        if (ps_signals_pending(g->worker->ts)) return PyErr_CheckSignals();
         if ((e = deadlock_error(g))) {
             PyErr_SetObject(rt.errors.deadlock, e);
             Py_DECREF(e);
