@@ -6,7 +6,7 @@
      at once.  A bell rung several times may wake once.
    - With `signals`, a signal that arrives while the poller sleeps, or that netpoll_block had held back
      since, ends the wait with POLL_SIGNAL: between looking whether one is pending and sleeping, none
-     is missed.
+     is missed.  Without, no signal is delivered to the sleeping thread (macOS: it does not matter).
    - After a fork the child gives its poller up with netpoll_free and makes a new one: descriptors of
      the old one are the parent's as well, but closing ours does not disturb it. */
 #ifndef GOFER_NETPOLL_H

@@ -11,11 +11,13 @@ struct poller {
     int epoll, bell;
     bool no_pwait2;              /* the kernel is older than 5.11: milliseconds must do */
     sigset_t before;             /* signal mask while signals are held back */
+    sigset_t all;
 };
 
 poller *netpoll_new(void) {
     poller *p = mem_calloc(sizeof *p);
     if (!p) { PyErr_NoMemory(); return NULL; }
+    sigfillset(&p->all);
     p->epoll = epoll_create1(EPOLL_CLOEXEC);
     p->bell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     struct epoll_event e = { .events = EPOLLIN };
@@ -37,9 +39,7 @@ void netpoll_ring(poller *p) {
 }
 
 void netpoll_block(poller *p) {
-    sigset_t all;
-    sigfillset(&all);
-    pthread_sigmask(SIG_BLOCK, &all, &p->before);
+    pthread_sigmask(SIG_BLOCK, &p->all, &p->before);
 }
 
 void netpoll_unblock(poller *p) { pthread_sigmask(SIG_SETMASK, &p->before, NULL); }
@@ -59,7 +59,7 @@ enum poll_result netpoll_wait(poller *p, int64_t when, bool signals) {
     struct epoll_event e;
     int64_t ns = NEVER;
     if (when != NEVER && (ns = when - clock_ns()) < 0) ns = 0;
-    int n = wait_ns(p, &e, ns, signals ? &p->before : NULL);
+    int n = wait_ns(p, &e, ns, signals ? &p->before : &p->all);
     int error = errno;
     if (signals) netpoll_unblock(p);
     if (n < 0) return error == EINTR ? POLL_SIGNAL : POLL_TIMEOUT;

@@ -143,6 +143,11 @@ static inline bool ps_is_blocked(PyThreadState *ts) {
 /* A signal has arrived whose Python handler has not run. */
 bool ps_signals_pending(PyThreadState *ts);
 
+/* How many threads the module _thread has started that live. */
+static inline long ps_thread_count(PyThreadState *ts) {
+    return (long)relaxed_load((_Atomic(Py_ssize_t) *)&ts->interp->threads.count);
+}
+
 /* --- out and in ------------------------------------------------------------------------------------ */
 static inline void ps_save(pystate *s, PyThreadState *ts) {
 #ifdef Py_GIL_DISABLED

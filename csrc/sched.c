@@ -17,56 +17,28 @@
    holds anything, no timer is armed, no foreign thread that has used the library lives, no other Python
    thread lives that a program would wait for at its end, and goroutine 1 waits. */
 #define _GNU_SOURCE
-#include "sched.h"
-#include "timer.h"
-#include "netpoll.h"
+#include "sched_table.h"
 #include <sched.h>
 #include <signal.h>
 #include <unistd.h>
 
 enum {
-    MAX_WORKERS = 256,
     STEAL_MOST = 128,
     SPINS = 200,                   /* looks before going to sleep, where another worker may bring work */
 };
-static const int64_t RECHECK_NS = 100000000;   /* threads that end, and signals that others received, do not
-                                                  ring: look again after so long */
-static const int64_t STUCK_NS = 10000000;      /* a worker that has not switched for so long */
-static const int64_t UNWIND_NS = 1000000000;   /* end_run gives up after so long without progress */
 
-static struct {
-    worker *all[MAX_WORKERS];
-    _Atomic(int) n;                /* places in use, counting the main thread's */
-    _Atomic(int) procs;
-    _Atomic(int) idle, searching;
-    _Atomic(int) threads;          /* foreign threads that have used the library and live */
-    lock_t lock;                   /* guards the table, the shared queue and the deadlock check */
-    gqueue shared;                 /* unstarted, from foreign threads */
-    _Atomic(worker *) keeper;      /* NULL until it is needed */
-    _Atomic(int) keeper_rests;     /* nobody waits for a worker: the next spawn is to ring */
-} sched;
-
-static sigset_t program_signals;   /* what the program's threads block: not what our threads do */
-
-static int n_workers(void) { return atomic_load(&sched.n); }
-
-static uint32_t watched_tick(worker *w) { return relaxed_load((_Atomic(uint32_t) *)&w->tick); }
-
-/* Those that exist and have their thread. */
-static worker *live_worker(int i) {
-    worker *w = sched.all[i];
-    return w && w->ts ? w : NULL;
-}
+struct sched_table sched;
+static sigset_t program_signals;   /* what the program's threads block */
 
 /* --- making workers ------------------------------------------------------------------------------------ */
-static void worker_free(worker *w) {
+void worker_free(worker *w) {
     timers_free(w->timers);
     if (w->poller) netpoll_free(w->poller);
     if (w->aux) stack_aux_free(w->aux);
     mem_free(w);
 }
 
-static worker *worker_new(void) {
+worker *worker_new(void) {
     worker *w = mem_calloc(sizeof *w);
     if (!w) { PyErr_NoMemory(); return NULL; }
     w->rng = (uint64_t)clock_ns() * 2 + 1;
@@ -80,9 +52,7 @@ static worker *worker_new(void) {
 /* The bottom of a worker's thread: a goroutine that waits until the thread is to end. */
 static void worker_main(void *arg) {
     worker *w = arg;
-    sigset_t all;
-    sigfillset(&all);
-    pthread_sigmask(SIG_BLOCK, &all, NULL);      /* signals are the main thread's */
+    pthread_sigmask(SIG_SETMASK, &program_signals, NULL);    /* a child process inherits it */
     PyGILState_STATE held = PyGILState_Ensure();
     if (g_adopt_thread(w) == 0) {
         atomic_fetch_sub(&sched.searching, 1);
@@ -99,8 +69,7 @@ static void worker_main(void *arg) {
     PyGILState_Release(held);
 }
 
-/* One more thread; NULL with an exception.  Counts as searching until it has started. */
-static worker *worker_start(void) {
+worker *worker_start(void) {
     worker *w = worker_new();
     if (!w) return NULL;
     lock_acquire(&sched.lock);
@@ -128,7 +97,7 @@ static PyObject *idle(PyObject *module, PyObject *unused) {
 }
 static PyMethodDef idle_def = { "idle", idle, METH_NOARGS, NULL };
 
-static int make_idler(worker *w) {
+int worker_make_idler(worker *w) {
     PyObject *fn = PyCFunction_New(&idle_def, NULL);
     w->idler = fn ? g_new(KIND_GO, &fn, 1, NULL) : NULL;
     Py_XDECREF(fn);
@@ -150,25 +119,22 @@ static int attach_main(void) {
     w->alive = 1;
     sched.all[0] = w;
     if (!n_workers()) atomic_store(&sched.n, 1);
-    return make_idler(w) < 0 ? -1 : g_hooks.attached();
+    return worker_make_idler(w) < 0 ? -1 : g_hooks.attached();
 }
 
 /* --- waking ------------------------------------------------------------------------------------------------ */
-static void ring(worker *w) {
+void worker_ring(worker *w) {
     uint8_t asleep = 1;
     if (atomic_compare_exchange_strong(&w->sleeping, &asleep, 2)) netpoll_ring(w->poller);
 }
 
-/* Rings one that sleeps and would take unstarted goroutines; false when all are awake. */
-static bool wake_one(int among) {
+bool wake_one(int among) {
     for (int i = 0, n = n_workers(); i < n && i < among; i++) {
         worker *w = live_worker(i);
-        if (w && atomic_load(&w->sleeping) == 1) { ring(w); return true; }
+        if (w && atomic_load(&w->sleeping) == 1) { worker_ring(w); return true; }
     }
     return false;
 }
-
-static worker *keeper(void);
 
 /* Work was put where others may take it. */
 static NOINLINE void wake_another(void) {
@@ -180,16 +146,11 @@ static NOINLINE void wake_another(void) {
     if (!keeper() || !worker_start()) { atomic_fetch_add(&refused, 1); PyErr_Clear(); }
 }
 
-static void wake_keeper(void) {
-    if (relaxed_load(&sched.keeper_rests) && atomic_exchange(&sched.keeper_rests, 0))
-        ring(atomic_load(&sched.keeper));
-}
-
 static void spawned(worker *w) {
     (void)w;
     if (relaxed_load(&sched.procs) == 1 && !relaxed_load(&sched.keeper)) return;    /* one thread, as ever */
     atomic_thread_fence(memory_order_seq_cst);
-    wake_keeper();
+    keeper_wake();
     if (relaxed_load(&sched.procs) == 1 || relaxed_load(&sched.searching)) return;
     if (relaxed_load(&sched.idle) || relaxed_load(&sched.n) < relaxed_load(&sched.procs)) wake_another();
 }
@@ -200,7 +161,7 @@ static void share(G *g) {
     gqueue_push(&sched.shared, g);
     lock_release(&sched.lock);
     atomic_thread_fence(memory_order_seq_cst);
-    if (!wake_one(MAX_WORKERS)) wake_keeper();
+    if (!wake_one(MAX_WORKERS)) keeper_wake();
 }
 
 static int spawn_foreign(G *g) {
@@ -218,7 +179,7 @@ static void start_quietly(G *g) {
     g_queue_fresh(w, g);
     atomic_thread_fence(memory_order_seq_cst);
     if (relaxed_load(&sched.idle) && !relaxed_load(&sched.searching)) wake_one(relaxed_load(&sched.procs));
-    wake_keeper();
+    keeper_wake();
 }
 
 /* --- finding work -------------------------------------------------------------------------------------------- */
@@ -340,9 +301,7 @@ static bool all_quiet(void) {
     return !k || (atomic_load(&k->sleeping) == 1 && atomic_load(&k->timers->first) == NEVER);
 }
 
-enum verdict { BUSY, PERHAPS, DEADLOCK };
-
-static enum verdict check_deadlock(void) {
+enum verdict check_deadlock(void) {
     lock_acquire(&sched.lock);
     bool quiet = rt.main && all_quiet();
     lock_release(&sched.lock);
@@ -359,6 +318,12 @@ static void handle_signals(void) {
     if (g_claim(rt.main, W_SIGNAL)) g_ready(rt.main);
 }
 
+/* Signals come to the main thread.  Between netpoll_block and its sleep they go to another thread that is
+   awake, which then has no way to ring. */
+static bool others_take_signals(worker *w) {
+    return relaxed_load(&sched.idle) < n_workers() || relaxed_load(&sched.threads) || ps_thread_count(w->ts);
+}
+
 static void doze(worker *w) {
     int64_t until = relaxed_load(&w->timers->first);
     bool signals = w->is_main_thread;
@@ -367,9 +332,8 @@ static void doze(worker *w) {
         if (v == DEADLOCK) return;
         if (v == PERHAPS) until = clock_ns() + RECHECK_NS;
     }
-    if (signals && relaxed_load(&sched.threads) && until > clock_ns() + RECHECK_NS)
-        until = clock_ns() + RECHECK_NS;
     if (signals) {
+        if (others_take_signals(w) && until > clock_ns() + RECHECK_NS) until = clock_ns() + RECHECK_NS;
         netpoll_block(w->poller);
         if (ps_signals_pending(w->ts)) {
             netpoll_unblock(w->poller);
@@ -417,281 +381,6 @@ static G *find(worker *w) {
     if (atomic_fetch_sub(&sched.searching, 1) == 1 && w->fresh.n && relaxed_load(&sched.idle))
         wake_one(relaxed_load(&sched.procs));
     return g;
-}
-
-/* --- the keeper ------------------------------------------------------------------------------------------------------------ */
-/* A thread that runs no goroutines.  It exists where other threads than a single worker do.  It keeps the
-   timers of foreign threads, which no goroutine may hold up, and sees to it that unstarted goroutines do
-   not wait behind one that blocks its thread: while somebody has any it looks every STUCK_NS, and declares
-   a worker stuck that has not switched since.  A stuck worker may be robbed by all; if nobody is idle, a new
-   one is started to do it. */
-static bool is_waiting_for_a_worker(worker *w) { return gqueue_len(&w->fresh) && !atomic_load(&w->sleeping); }
-
-static bool anybody_waits(void) {
-    if (gqueue_len(&sched.shared)) return true;
-    for (int i = 0; i < n_workers(); i++) {
-        worker *w = live_worker(i);
-        if (w && is_waiting_for_a_worker(w)) return true;
-    }
-    return false;
-}
-
-/* Compares with the last look; true when somebody's goroutines are to be taken over. */
-static bool look_for_stuck(void) {
-    bool found = false, all = true;
-    for (int i = 0; i < n_workers(); i++) {
-        worker *w = live_worker(i);
-        if (!w) continue;
-        uint32_t tick = watched_tick(w);
-        bool stuck = !atomic_load(&w->sleeping) && tick == w->watched && ps_is_blocked(w->ts);
-        w->watched = tick;
-        all = all && stuck;
-        if (!stuck || !is_waiting_for_a_worker(w)) continue;
-        relaxed_store(&w->stuck_at, tick);
-        found = true;
-    }
-    return found || (all && gqueue_len(&sched.shared));
-}
-
-/* Detached: until a timer is due, the bell rings or the time is over; while `busy`, until nobody waits any
-   more either, or somebody is stuck (true). */
-static bool watch(worker *k, bool busy, int64_t until) {
-    for (;;) {
-        int64_t next = busy ? clock_ns() + STUCK_NS : until;
-        atomic_store(&k->sleeping, 1);
-        int64_t first = relaxed_load(&k->timers->first);
-        netpoll_wait(k->poller, first < next ? first : next, false);
-        atomic_store(&k->sleeping, 0);
-        if (!busy || relaxed_load(&k->stop) || relaxed_load(&k->timers->first) <= clock_ns()) return false;
-        if (look_for_stuck()) return true;
-        if (!anybody_waits()) return false;
-    }
-}
-
-static void keep(worker *k) {
-    bool lingers = false;                        /* woken by a spawn: the next one need not ring again */
-    while (!relaxed_load(&k->stop)) {
-        k->now = clock_ns();
-        timers_run(k->timers, k->now);
-        bool busy = lingers || anybody_waits();
-        int64_t until = NEVER;
-        if (!busy) {
-            atomic_store(&sched.keeper_rests, 1);
-            busy = anybody_waits();
-            atomic_store(&k->sleeping, 1);
-            if (!busy && check_deadlock() == PERHAPS) until = clock_ns() + RECHECK_NS;
-        }
-        if (busy) look_for_stuck();              /* what is seen later is compared with this */
-        PyEval_SaveThread();
-        bool stuck = watch(k, busy, until);
-        PyEval_RestoreThread(k->ts);
-        lingers = !busy && !atomic_exchange(&sched.keeper_rests, 0);
-        if (stuck && !wake_one(MAX_WORKERS) && !worker_start()) PyErr_Clear();
-    }
-}
-
-static void keeper_main(void *arg) {
-    worker *k = arg;
-    sigset_t all;
-    sigfillset(&all);
-    pthread_sigmask(SIG_BLOCK, &all, NULL);
-    PyGILState_STATE held = PyGILState_Ensure();
-    g_worker = k;
-    k->ts = PyThreadState_Get();
-    keep(k);
-    g_worker = NULL;
-    atomic_store(&k->stop, 2);
-    PyGILState_Release(held);
-}
-
-/* The keeper, started when it is first needed; NULL with an exception. */
-static worker *keeper(void) {
-    worker *k = atomic_load(&sched.keeper), *none = NULL;
-    if (k) return k;
-    if (!(k = worker_new())) return NULL;
-    if (!atomic_compare_exchange_strong(&sched.keeper, &none, k)) {
-        worker_free(k);
-        return none;
-    }
-    if (PyThread_start_new_thread(keeper_main, k) != PYTHREAD_INVALID_THREAD_ID) return k;
-    atomic_store(&sched.keeper, NULL);
-    PyErr_SetString(PyExc_RuntimeError, "gofer can not start another thread: the system has no more of them");
-    return NULL;
-}
-
-/* --- run() --------------------------------------------------------------------------------------------------------------- */
-int sched_begin_run(uint32_t *outer) {
-    G *g = g_self();
-    if (!g) return -1;
-    if (g != rt.main) {
-        PyErr_Format(PyExc_RuntimeError, g_is_foreign(g)
-                     ? "run() in a thread of its own: goroutine 1 belongs to the main thread; call run() there, "
-                       "or use go() here"
-                     : "run() in goroutine %llu: only goroutine 1 can run a program; use go(), fork() or a "
-                       "Group here", (unsigned long long)g->id);
-        return -1;
-    }
-    *outer = rt.run;
-    g->run = rt.run = ++rt.runs;
-    return 0;
-}
-
-static size_t kill_queue(gqueue *q, uint32_t run) {
-    size_t n = 0;
-    for (G *g = q->head; g; g = g->next)
-        if (g->run == run) { word_set_bits(&g->pending, P_KILL); n++; }
-    return n;
-}
-
-/* Running elsewhere: it ends at its next bytecode boundary. */
-static void kill_running(worker *w, G *g) {
-    g->kills = 1;
-    w->async_exit = true;
-    ps_raise_async(w->ts, rt.errors.exit);
-}
-
-static size_t kill_of_worker(worker *w, uint32_t run) {
-    size_t n = kill_queue(&w->fresh, run);
-    for (node *x = w->all.next; x != &w->all; x = x->next) {
-        G *g = (G *)((char *)x - offsetof(G, all));
-        if (g->run != run || g->kind == KIND_HOST || g == rt.main || g->abandoned || g_is_dead(g)) continue;
-        n++;
-        g_disturb(g, P_KILL, W_KILL);
-        if (w != g_worker && g == w->cur && relaxed_load(&g->state) == G_RUNNING && !g->kills) kill_running(w, g);
-    }
-    return n;
-}
-
-/* Tells every goroutine of the run to end; *left: how many there still are. */
-typedef struct { uint32_t run; size_t left; } kill_order;
-static void kill_run(void *arg) {
-    kill_order *k = arg;
-    k->left = kill_queue(&sched.shared, k->run);
-    for (int i = 0; i < n_workers(); i++) {
-        worker *w = live_worker(i);
-        if (w) k->left += kill_of_worker(w, k->run);
-    }
-}
-
-void sched_end_run(uint32_t outer) {
-    G *g = rt.main;
-    worker *w = g->worker;
-    kill_order k = { .run = rt.run };
-    size_t before = SIZE_MAX;
-    int64_t give_up = 0;
-    while (ps_in_stopped_world(kill_run, &k), k.left) {
-        if (k.left < before) give_up = clock_ns() + UNWIND_NS;
-        else if (clock_ns() > give_up) break;            /* blocked in a call that does not return */
-        before = k.left;
-        if (w->next || w->ready.n || gqueue_len(&w->fresh) || relaxed_load(&w->inbox)) g_step_aside(g);
-        else {
-            Py_BEGIN_ALLOW_THREADS
-            usleep(100);
-            Py_END_ALLOW_THREADS
-        }
-    }
-    g->run = rt.run = outer;
-}
-
-/* --- the end ----------------------------------------------------------------------------------------------------------------- */
-static bool workers_left(void) {
-    worker *k = atomic_load(&sched.keeper);
-    if (k && relaxed_load(&k->stop) != 2) return true;
-    for (int i = 1; i < n_workers(); i++)
-        if (sched.all[i] && relaxed_load(&sched.all[i]->stop) != 2) return true;
-    return false;
-}
-
-static void tell_to_end(worker *w) {
-    uint8_t running = 0;
-    if (w && atomic_compare_exchange_strong(&w->stop, &running, 1)) ring(w);
-}
-
-void sched_exit(void) {
-    if (rt.main) word_set_bits(&rt.main->pending, P_EXIT);
-    atomic_store(&sched.procs, 1);
-    for (int i = 1; i < n_workers(); i++) tell_to_end(sched.all[i]);
-    tell_to_end(atomic_load(&sched.keeper));
-    for (int64_t until = clock_ns() + UNWIND_NS / 5; workers_left() && clock_ns() < until; ) {
-        Py_BEGIN_ALLOW_THREADS
-        usleep(100);
-        Py_END_ALLOW_THREADS
-    }
-}
-
-/* --- fork ---------------------------------------------------------------------------------------------------------------------- */
-static void lose(G *g) {
-    g->abandoned = true;
-    relaxed_store(&g->state, G_DEAD);
-    relaxed_store(&g->wait, W_ABANDONED);
-    lock_reset(&g->lock);
-    waitq_init(&g->joiners);
-}
-
-static void lose_queue(gqueue *q) {
-    for (G *g = q->head; g; g = g->next) lose(g);
-    *q = (gqueue){ 0 };
-}
-
-/* Its thread does not exist in this process. */
-static void lose_worker(worker *w, G *survivor) {
-    for (node *x = w->all.next, *next; x != &w->all; x = next) {
-        G *g = (G *)((char *)x - offsetof(G, all));
-        next = x->next;
-        if (g == survivor) continue;
-        ring_remove(x);
-        lose(g);
-    }
-    lose_queue(&w->fresh);
-    lose_queue(&w->hand);
-    w->ready = (gqueue){ 0 };
-    w->next = NULL;
-    relaxed_store(&w->inbox, NULL);
-    lock_reset(&w->fresh_lock);
-    lock_reset(&w->timers->lock);
-}
-
-static void keep_worker(worker *w) {
-    netpoll_free(w->poller);
-    if (!(w->poller = netpoll_new())) Py_FatalError("gofer: no poller for the child of a fork");
-    pthread_sigmask(SIG_SETMASK, &program_signals, NULL);
-    relaxed_store(&w->sleeping, 0);
-    relaxed_store(&w->stop, 0);
-    w->index = 0;
-    w->idler = NULL;
-    w->alive = 1;
-    w->is_main_thread = true;
-    w->ident = PyThread_get_thread_ident();
-    sched.all[0] = w;
-    rt.main = w->cur;
-    rt.main->id = 1;
-    rt.main->run = rt.run;
-    if (make_idler(w) < 0) PyErr_Clear();
-}
-
-void sched_after_fork(void) {
-    worker *me = g_worker;
-    ps_after_fork();
-    lock_reset(&sched.lock);
-    lock_reset(&rt.lock);
-    for (int i = 0; i < n_workers(); i++) {
-        worker *w = sched.all[i];
-        sched.all[i] = NULL;
-        if (!w) continue;
-        lose_worker(w, me ? me->cur : NULL);
-        if (me && w != me) timers_move(w->timers, me->timers);
-    }
-    lose_queue(&sched.shared);
-    worker *k = atomic_exchange(&sched.keeper, NULL);
-    if (k && me) timers_move(k->timers, me->timers);
-    atomic_store(&sched.keeper_rests, 0);
-    atomic_store(&sched.n, me ? 1 : 0);
-    atomic_store(&sched.idle, 0);
-    atomic_store(&sched.searching, 0);
-    atomic_store(&sched.threads, 0);
-    rt.main = NULL;
-    if (g_thread) { lose(g_thread); g_thread = NULL; }
-    if (me) keep_worker(me);
 }
 
 /* --- looking ------------------------------------------------------------------------------------------------------------------- */
@@ -782,7 +471,7 @@ static void thread_ended(PyObject *capsule) {
     g_wake_joiners(g);
     worker *k = atomic_load(&sched.keeper);
     if (!g->abandoned) atomic_fetch_sub(&sched.threads, 1);
-    if (k) ring(k);                              /* it may have been the last that could wake somebody */
+    if (k) worker_ring(k);                              /* it may have been the last that could wake somebody */
     if (g == g_thread) g_thread = NULL;
     Py_DECREF(g);
 }
@@ -810,7 +499,7 @@ void sched_init(void) {
     atomic_store(&rt.ids, 1);
     g_hooks.find = find;
     g_hooks.spawned = spawned;
-    g_hooks.ring = ring;
+    g_hooks.ring = worker_ring;
     g_hooks.attach = attach;
     g_hooks.spawn_foreign = spawn_foreign;
     g_hooks.keeper = keeper;

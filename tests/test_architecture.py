@@ -21,7 +21,8 @@ ALL = "all"
 
 # --- C ------------------------------------------------------------------------------------------
 
-# A room is a .c file with its header, or a header alone. It may always include its own header.
+# A room is a .c file with its header, or a header alone; `sched_x.c` belongs to `sched`. It may
+# always include its own headers.
 C_ROOMS = {
     "base": set(),
     "switch": set(),
@@ -43,8 +44,9 @@ def c_room(file):
     stem = file.stem
     if stem.startswith("py_") or stem == "module":
         return "module"
-    if stem.startswith("netpoll_"):
-        return "netpoll"
+    for room in ("netpoll", "sched"):
+        if stem.startswith(f"{room}_"):
+            return room
     return stem
 
 

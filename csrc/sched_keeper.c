@@ -1,0 +1,107 @@
+/* The keeper: a thread that runs no goroutines.  It exists where other threads than a single worker do.  It
+   keeps the timers of foreign threads, which no goroutine may hold up, and sees to it that unstarted
+   goroutines do not wait behind one that blocks its thread: while somebody has any it looks every STUCK_NS,
+   and declares a worker stuck that has not switched since.  A stuck worker may be robbed by all; if nobody
+   is idle, a new one is started to do it. */
+#include "sched_table.h"
+#include <signal.h>
+
+static const int64_t STUCK_NS = 10000000;      /* a worker that has not switched for so long */
+
+static bool is_waiting_for_a_worker(worker *w) { return gqueue_len(&w->fresh) && !atomic_load(&w->sleeping); }
+
+static bool anybody_waits(void) {
+    if (gqueue_len(&sched.shared)) return true;
+    for (int i = 0; i < n_workers(); i++) {
+        worker *w = live_worker(i);
+        if (w && is_waiting_for_a_worker(w)) return true;
+    }
+    return false;
+}
+
+/* Compares with the last look; true when somebody's goroutines are to be taken over. */
+static bool look_for_stuck(void) {
+    bool found = false, all = true;
+    for (int i = 0; i < n_workers(); i++) {
+        worker *w = live_worker(i);
+        if (!w) continue;
+        uint32_t tick = watched_tick(w);
+        bool stuck = !atomic_load(&w->sleeping) && tick == w->watched && ps_is_blocked(w->ts);
+        w->watched = tick;
+        all = all && stuck;
+        if (!stuck || !is_waiting_for_a_worker(w)) continue;
+        relaxed_store(&w->stuck_at, tick);
+        found = true;
+    }
+    return found || (all && gqueue_len(&sched.shared));
+}
+
+/* Detached: until a timer is due, the bell rings or the time is over; while `busy`, until nobody waits any
+   more either, or somebody is stuck (true). */
+static bool watch(worker *k, bool busy, int64_t until) {
+    for (;;) {
+        int64_t next = busy ? clock_ns() + STUCK_NS : until;
+        atomic_store(&k->sleeping, 1);
+        int64_t first = relaxed_load(&k->timers->first);
+        netpoll_wait(k->poller, first < next ? first : next, false);
+        atomic_store(&k->sleeping, 0);
+        if (!busy || relaxed_load(&k->stop) || relaxed_load(&k->timers->first) <= clock_ns()) return false;
+        if (look_for_stuck()) return true;
+        if (!anybody_waits()) return false;
+    }
+}
+
+static void keep(worker *k) {
+    bool lingers = false;                        /* woken by a spawn: the next one need not ring again */
+    while (!relaxed_load(&k->stop)) {
+        k->now = clock_ns();
+        timers_run(k->timers, k->now);
+        bool busy = lingers || anybody_waits();
+        int64_t until = NEVER;
+        if (!busy) {
+            atomic_store(&sched.keeper_rests, 1);
+            busy = anybody_waits();
+            atomic_store(&k->sleeping, 1);
+            if (!busy && check_deadlock() == PERHAPS) until = clock_ns() + RECHECK_NS;
+        }
+        if (busy) look_for_stuck();              /* what is seen later is compared with this */
+        PyEval_SaveThread();
+        bool stuck = watch(k, busy, until);
+        PyEval_RestoreThread(k->ts);
+        lingers = !busy && !atomic_exchange(&sched.keeper_rests, 0);
+        if (stuck && !wake_one(MAX_WORKERS) && !worker_start()) PyErr_Clear();
+    }
+}
+
+static void keeper_main(void *arg) {
+    worker *k = arg;
+    sigset_t all;
+    sigfillset(&all);
+    pthread_sigmask(SIG_BLOCK, &all, NULL);
+    PyGILState_STATE held = PyGILState_Ensure();
+    g_worker = k;
+    k->ts = PyThreadState_Get();
+    keep(k);
+    g_worker = NULL;
+    atomic_store(&k->stop, 2);
+    PyGILState_Release(held);
+}
+
+worker *keeper(void) {
+    worker *k = atomic_load(&sched.keeper), *none = NULL;
+    if (k) return k;
+    if (!(k = worker_new())) return NULL;
+    if (!atomic_compare_exchange_strong(&sched.keeper, &none, k)) {
+        worker_free(k);
+        return none;
+    }
+    if (PyThread_start_new_thread(keeper_main, k) != PYTHREAD_INVALID_THREAD_ID) return k;
+    atomic_store(&sched.keeper, NULL);
+    PyErr_SetString(PyExc_RuntimeError, "gofer can not start another thread: the system has no more of them");
+    return NULL;
+}
+
+void keeper_wake(void) {
+    if (relaxed_load(&sched.keeper_rests) && atomic_exchange(&sched.keeper_rests, 0))
+        worker_ring(atomic_load(&sched.keeper));
+}

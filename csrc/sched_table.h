@@ -1,0 +1,57 @@
+/* The table of workers, and what the files of the scheduler's room share: sched.c, sched_keeper.c and
+   sched_ends.c.  The invariants stand in sched.c. */
+#ifndef GOFER_SCHED_TABLE_H
+#define GOFER_SCHED_TABLE_H
+
+#include "sched.h"
+#include "timer.h"
+#include "netpoll.h"
+
+enum { MAX_WORKERS = 256 };
+
+/* Threads that end, and signals that others received, do not ring: look again after so long. */
+static const int64_t RECHECK_NS = 40000000;
+
+extern struct sched_table {
+    worker *all[MAX_WORKERS];
+    _Atomic(int) n;                /* places in use, counting the main thread's */
+    _Atomic(int) procs;
+    _Atomic(int) idle, searching;
+    _Atomic(int) threads;          /* foreign threads that have used the library and live */
+    lock_t lock;                   /* guards the table, the shared queue and the deadlock check */
+    gqueue shared;                 /* unstarted, from foreign threads */
+    _Atomic(worker *) keeper;      /* NULL until it is needed */
+    _Atomic(int) keeper_rests;     /* nobody waits for a worker: the next spawn is to ring */
+} sched;
+
+static inline int n_workers(void) { return atomic_load(&sched.n); }
+
+/* Those that exist and have their thread. */
+static inline worker *live_worker(int i) {
+    worker *w = sched.all[i];
+    return w && w->ts ? w : NULL;
+}
+
+static inline uint32_t watched_tick(worker *w) { return relaxed_load((_Atomic(uint32_t) *)&w->tick); }
+
+/* --- sched.c ---------------------------------------------------------------------------------------- */
+/* NULL with MemoryError or OSError. */
+worker *worker_new(void);
+void worker_free(worker *w);
+/* One more thread; NULL with an exception.  Counts as searching until it has started. */
+worker *worker_start(void);
+int worker_make_idler(worker *w);
+void worker_ring(worker *w);
+/* Rings one of the first `among` that sleeps and would take unstarted goroutines; false when all are awake. */
+bool wake_one(int among);
+
+enum verdict { BUSY, PERHAPS, DEADLOCK };
+enum verdict check_deadlock(void);
+
+/* --- sched_keeper.c --------------------------------------------------------------------------------- */
+/* The keeper, started when it is first needed; NULL with an exception. */
+worker *keeper(void);
+/* Work was put where it may wait behind somebody who is stuck. */
+void keeper_wake(void);
+
+#endif
