@@ -173,6 +173,7 @@ G *g_new(enum g_kind kind, PyObject *const *args, Py_ssize_t nargs, PyObject *kw
 /* tp_dealloc's first half: what a goroutine still owns. */
 void g_clear(G *g) {
     if (g->weakrefs) PyObject_ClearWeakRefs((PyObject *)g);
+    if (UNLIKELY(g->scope != NULL)) g_hooks.left(g);
     drop_call(g);
     Py_CLEAR(g->context);
     Py_CLEAR(g->at_end_arg);
@@ -438,17 +439,8 @@ void g_disturb(G *g, uint8_t bits, enum wake why) {
 }
 
 void g_cancel(G *g) {
-    lock_acquire(&g->lock);
-    g->cancels++;
-    word_set_bits(&g->pending, P_CANCEL);
-    lock_release(&g->lock);
-    if (g_claim(g, W_CANCEL)) g_ready(g);
-}
-
-void g_uncancel(G *g) {
-    lock_acquire(&g->lock);
-    if (g->cancels && --g->cancels == 0) word_clear_bits(&g->pending, P_CANCEL);
-    lock_release(&g->lock);
+    atomic_store(&g->cancelled, 1);
+    g_disturb(g, P_CANCEL, W_CANCEL);
 }
 
 /* It catches GoroutineExit again and again: leave it where it stands. */
@@ -459,6 +451,24 @@ static void abandon(G *g) {
     relaxed_store(&g->wait, W_ABANDONED);
     g_park(g, WHY_FOREVER, NULL);
     Py_FatalError("gofer: an abandoned goroutine was resumed");
+}
+
+/* One that catches Cancelled again and again lets others have a turn all the same, and is named once. */
+enum { REFUSED_OFTEN = 64 };
+static const int64_t REFUSED_LONG = 1000000000;
+
+static int cancelled_error(G *g) {
+    if (g->refused == 0) g->since = clock_coarse_ns();
+    if (UNLIKELY(++g->refused == REFUSED_OFTEN)) {
+        g->refused = 1;
+        if (g->worker && !g_collecting) g_step_aside(g);
+        if (!g->named && clock_coarse_ns() - g->since > REFUSED_LONG) {
+            g->named = true;
+            g_hooks.swallows(g);
+        }
+    }
+    PyErr_SetNone(rt.errors.cancelled);
+    return -1;
 }
 
 static NOINLINE int pending_error(G *g) {
@@ -474,11 +484,7 @@ static NOINLINE int pending_error(G *g) {
         PyErr_SetString(PyExc_RuntimeError, "the interpreter is exiting: nobody is left to wait for");
         return -1;
     }
-    if (bits & P_CANCEL) {
-        PyErr_SetNone(rt.errors.cancelled);
-        return -1;
-    }
-    return 0;
+    return (bits & P_CANCEL) && g_hooks.is_cancelled(g) ? cancelled_error(g) : 0;
 }
 
 int g_wait_check(G *g) {
@@ -678,6 +684,7 @@ static void g_main(void) {
         ring_remove(&g->all);
         if (!g->abandoned) w->alive--;
         g_wake_joiners(g);
+        if (UNLIKELY(g->scope != NULL)) g_hooks.left(g);
         _PyStackChunk *root = g->root;
         g->root = NULL;
         G *next = successor(w);

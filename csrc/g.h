@@ -34,6 +34,7 @@
 
 typedef struct G G;
 typedef struct worker worker;
+typedef struct scope scope;
 
 enum g_state { G_NEW, G_RUNNABLE, G_RUNNING, G_WAITING, G_DEAD };
 
@@ -49,7 +50,8 @@ enum wake {                      /* the wait word */
 };
 
 enum {                           /* what lies pending for a goroutine's next wait */
-    P_CANCEL = 1, P_KILL = 2, P_INTERRUPT = 4,
+    P_CANCEL = 1,                /* perhaps cancelled: ask g_hooks.is_cancelled */
+    P_KILL = 2, P_INTERRUPT = 4,
     P_EXIT = 8,                  /* the interpreter is exiting: nothing may wait any more */
 };
 
@@ -103,13 +105,19 @@ struct G {
     word_t wait, pending, state;
     uint8_t kind, why;
     bool abandoned, seen;
-    uint16_t kills, cancels;     /* cancels: under lock; P_CANCEL is set while it is not 0 */
+    bool of_scope;               /* one of its scope's tasks */
+    bool named;                  /* as one that swallows Cancelled */
+    word_t cancelled;            /* Task.cancel */
+    uint16_t kills;
+    uint8_t refused;             /* Cancelled that it got and was not ended by; begins again at 1 */
     uint32_t stamp;              /* order among the queues of a worker */
     waiter w;                    /* for everything but select */
     waiter *woken;               /* select: which of its waiters was served */
     int64_t since;               /* when it began to wait, by the coarse clock */
     PyObject *on;                /* what it waits for: borrowed, its own frames hold it */
     node all;                    /* its worker's list of started goroutines */
+    scope *scope;                /* the innermost cancel scope it is in, NULL for none: scope.c */
+    node in_scope;
     /* what it runs */
     uint32_t nargs, run;         /* run: the call of run() it belongs to */
     PyObject *kwnames;
@@ -123,7 +131,7 @@ struct G {
     uint64_t id, parent;
     const struct site *site;     /* where it was started; never freed */
     PyObject *name, *weakrefs;
-    lock_t lock;                 /* guards cancels, and state == DEAD against joiners */
+    lock_t lock;                 /* guards name, and state == DEAD against joiners */
     waitq joiners;
     /* Task and thread only */
     PyObject *result, *exception;
@@ -207,7 +215,7 @@ struct worker {
     _Atomic(uint32_t) stuck_at;  /* tick at which the keeper found it stuck */
 };
 
-/* What the scheduler (sched.c) supplies to this room. */
+/* What the rooms above supply to this one, sched.c where nothing else is said. */
 extern struct g_hooks {
     G *(*find)(worker *);                  /* look around; nothing to run here: sleep; never NULL */
     void (*spawned)(worker *);             /* something was put where others may take it */
@@ -219,6 +227,12 @@ extern struct g_hooks {
     void (*main_ended)(PyObject *);        /* in the child of a fork goroutine 1 may be any; not to return */
     worker *(*keeper)(void);               /* whose timers foreign threads use; NULL with an exception */
     void (*start_quietly)(G *);            /* g_spawn for a timer's callback: allocates nothing */
+    /* scope.c: */
+    void (*inherit)(G *, G *from);         /* a new goroutine joins the scope of `from`, which is in one */
+    void (*left)(G *);                     /* one that is in a scope has ended */
+    bool (*is_cancelled)(G *);             /* the calling goroutine; puts P_CANCEL right */
+    /* module.c: */
+    void (*swallows)(G *);                 /* it is cancelled and goes on all the same */
 } g_hooks;
 
 /* What both rooms know of the program. */
@@ -319,9 +333,8 @@ static inline void g_could_switch(void) { if (HOSTILE) g_switch_anyway(); }
 /* --- ending others ----------------------------------------------------------------------------------------- */
 /* Marks it killed or interrupted and wakes it if it waits.  From any thread. */
 void g_disturb(G *g, uint8_t pending, enum wake why);
-/* Every operation that would wait raises Cancelled until g_uncancel was called as often. */
+/* Every operation of its own that would wait raises Cancelled from now on.  From any thread. */
 void g_cancel(G *g);
-void g_uncancel(G *g);
 /* Raises exc (stolen) in goroutine 1 at its next chance. */
 void g_interrupt_main(PyObject *exc);
 

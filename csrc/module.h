@@ -13,6 +13,7 @@ int py_g_add(PyObject *module);
 int py_chan_add(PyObject *module);
 int py_time_add(PyObject *module);
 int py_sync_add(PyObject *module);
+int py_scope_add(PyObject *module);
 int py_runtime_add(PyObject *module);
 
 /* Checks what go() and its like are given: TypeError unless fn can be called and is no coroutine function. */
@@ -20,6 +21,9 @@ int py_check_callable(const char *what, PyObject *const *args, Py_ssize_t nargs)
 /* go(): starts it; `at_end`, if any, is called with `arg` (stolen) when it has ended. */
 PyObject *py_start(enum g_kind kind, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
                    void (*at_end)(G *, PyObject *), PyObject *arg);
+/* A task of the scope's own, named after its first argument: a Group wraps the function.  RuntimeError when
+   the scope is closed. */
+PyObject *py_start_task(scope *s, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames);
 /* A new view of c. */
 PyObject *py_receiver(chan *c);
 

@@ -1,6 +1,7 @@
 /* Goroutine and Task as Python sees them; go, fork, current, gosched; what becomes of a failure. */
 #include "module.h"
 #include "sema.h"
+#include "scope.h"
 #include <structmember.h>
 #include <unistd.h>
 
@@ -52,6 +53,31 @@ PyObject *py_start(enum g_kind kind, PyObject *const *args, Py_ssize_t nargs, Py
     if (UNLIKELY(!g)) { Py_XDECREF(arg); return NULL; }
     g->at_end = at_end;
     g->at_end_arg = arg;
+    G *self = g_self_quick();
+    if (UNLIKELY(self->scope != NULL)) g_hooks.inherit(g, self);
+    if (UNLIKELY(g_spawn(g) < 0)) { Py_DECREF(g); return NULL; }
+    return (PyObject *)g;
+}
+
+static PyObject *name_of(PyObject *fn) {
+    fn = without_partial(fn);
+    PyObject *name = PyFunction_Check(fn) ? Py_NewRef(((PyFunctionObject *)fn)->func_qualname)
+                                          : PyObject_GetAttrString(fn, "__qualname__");
+    if (name && PyUnicode_Check(name)) return name;
+    Py_XDECREF(name);
+    PyErr_Clear();
+    return PyUnicode_FromString(Py_TYPE(fn)->tp_name);
+}
+
+PyObject *py_start_task(scope *s, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
+    G *g = g_new(KIND_TASK, args, nargs, kwnames);
+    if (UNLIKELY(!g)) return NULL;
+    if (UNLIKELY(!(g->name = name_of(args[1])))) { Py_DECREF(g); return NULL; }
+    if (UNLIKELY(!scope_adopt(s, g))) {
+        Py_DECREF(g);
+        PyErr_SetString(PyExc_RuntimeError, "Group.go() outside of its with: nobody would wait for this one");
+        return NULL;
+    }
     if (UNLIKELY(g_spawn(g) < 0)) { Py_DECREF(g); return NULL; }
     return (PyObject *)g;
 }
@@ -78,7 +104,7 @@ static PyObject *py_gosched(PyObject *module, PyObject *const *args, Py_ssize_t 
 }
 
 /* --- what becomes of a failure ---------------------------------------------------------------------------- */
-PyObject *py_panic_hook, *py_child_ended_hook;       /* set_hooks */
+PyObject *py_panic_hook, *py_child_ended_hook, *py_swallows_hook;       /* set_hooks */
 
 /* Ends the process.  The hook prints and exits; what follows it here is for when it can not. */
 static void panic(G *g, PyObject *exc) {
@@ -128,6 +154,12 @@ static void failed(G *g) {
     if (PyErr_Occurred()) PyErr_WriteUnraisable((PyObject *)g);
 }
 
+static void swallows(G *g) {
+    PyObject *r = py_swallows_hook ? PyObject_CallOneArg(py_swallows_hook, (PyObject *)g) : Py_NewRef(Py_None);
+    if (!r) PyErr_WriteUnraisable((PyObject *)g);
+    Py_XDECREF(r);
+}
+
 /* In the child of a fork that was made in this goroutine: the program ends with it.  Not as Py_Exit ends it:
    that wants the thread state of the process's first thread, which a child need not have. */
 static void main_ended(PyObject *result) {
@@ -153,14 +185,7 @@ static PyObject *goroutine_done(G *g, void *unused) { return PyBool_FromLong(g_i
 static PyObject *default_name(G *g) {
     if (g == rt.main) return PyUnicode_FromString("main");
     if (g_is_foreign(g)) return PyUnicode_FromString("thread");
-    if (g->args) {
-        PyObject *fn = without_partial(fnref_get(g->fn));
-        PyObject *name = PyObject_GetAttrString(fn, "__qualname__");
-        if (name && PyUnicode_Check(name)) return name;
-        Py_XDECREF(name);
-        PyErr_Clear();
-        return PyUnicode_FromString(Py_TYPE(fn)->tp_name);
-    }
+    if (g->args) return name_of(fnref_get(g->fn));
     return PyUnicode_FromFormat("goroutine %llu", (unsigned long long)g->id);
 }
 
@@ -344,6 +369,7 @@ static PyMethodDef functions[] = {
 int py_g_add(PyObject *module) {
     g_hooks.failed = failed;
     g_hooks.main_ended = main_ended;
+    g_hooks.swallows = swallows;
     return PyModule_AddType(module, &Goroutine_Type) < 0 || PyModule_AddType(module, &Task_Type) < 0
         || PyModule_AddFunctions(module, functions) < 0 ? -1 : 0;
 }

@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
-extern PyObject *py_panic_hook, *py_child_ended_hook;
+extern PyObject *py_panic_hook, *py_child_ended_hook, *py_swallows_hook;
 
 /* --- numbers ---------------------------------------------------------------------------------------------- */
 static PyObject *py_gomaxprocs(PyObject *module, PyObject *const *args, Py_ssize_t nargs) {
@@ -113,6 +113,20 @@ static PyObject *tell_row(const picture *p, const row *r) {
     return result;
 }
 
+static PyObject *py_origin(PyObject *module, PyObject *o) {
+    if (!PyObject_TypeCheck(o, &Goroutine_Type)) {
+        PyErr_Format(PyExc_TypeError, "a Goroutine is needed, not %.200s", Py_TYPE(o)->tp_name);
+        return NULL;
+    }
+    G *g = (G *)o;
+    if (!g->site) Py_RETURN_NONE;
+    PyObject *place = tell_place(g->site->code, g->site->lasti);
+    PyObject *result = place ? Py_BuildValue("OOK", PyTuple_GET_ITEM(place, 0), PyTuple_GET_ITEM(place, 1),
+                                             (unsigned long long)g->parent) : NULL;
+    Py_XDECREF(place);
+    return result;
+}
+
 static PyObject *py_snapshot(PyObject *module, PyObject *unused) {
     if (!g_self()) return NULL;
     picture p = { 0 };
@@ -152,25 +166,16 @@ static PyObject *py_park_forever(PyObject *module, PyObject *const *args, Py_ssi
     }
 }
 
-static PyObject *cancel_with(PyObject *o, void (*how)(G *)) {
-    if (!PyObject_TypeCheck(o, &Goroutine_Type)) {
-        PyErr_Format(PyExc_TypeError, "a Goroutine is needed, not %.200s", Py_TYPE(o)->tp_name);
-        return NULL;
-    }
-    how((G *)o);
-    Py_RETURN_NONE;
-}
-static PyObject *py_cancel(PyObject *module, PyObject *o) { return cancel_with(o, g_cancel); }
-static PyObject *py_uncancel(PyObject *module, PyObject *o) { return cancel_with(o, g_uncancel); }
-
 static PyObject *py_set_hooks(PyObject *module, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"panic", "child_ended", "deadlock_notes", "home", NULL};
-    PyObject *panic, *child_ended, *notes, *home;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "$OOOU:set_hooks", names, &panic, &child_ended, &notes, &home)) return NULL;
+    static char *names[] = {"panic", "child_ended", "deadlock_notes", "swallows", "home", NULL};
+    PyObject *panic, *child_ended, *notes, *swallows, *home;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "$OOOOU:set_hooks", names, &panic, &child_ended, &notes, &swallows,
+                                     &home)) return NULL;
     Py_XSETREF(rt.home, Py_NewRef(home));
     Py_XSETREF(py_panic_hook, Py_NewRef(panic));
     Py_XSETREF(py_child_ended_hook, Py_NewRef(child_ended));
     Py_XSETREF(rt.deadlock_notes, Py_NewRef(notes));
+    Py_XSETREF(py_swallows_hook, Py_NewRef(swallows));
     Py_RETURN_NONE;
 }
 
@@ -284,8 +289,7 @@ static PyMethodDef functions[] = {
     {"begin_run", py_begin_run, METH_NOARGS, NULL},
     {"end_run", py_end_run, METH_O, NULL},
     {"park_forever", FAST(py_park_forever), METH_FASTCALL, NULL},
-    {"cancel", py_cancel, METH_O, NULL},
-    {"uncancel", py_uncancel, METH_O, NULL},
+    {"origin", py_origin, METH_O, NULL},
     {"set_hooks", FAST(py_set_hooks), METH_VARARGS | METH_KEYWORDS, NULL},
     {"set_exit_status", py_set_exit_status, METH_O, NULL},
     {NULL},

@@ -111,6 +111,7 @@ static void lose(G *g) {
     relaxed_store(&g->wait, W_ABANDONED);
     lock_reset(&g->lock);
     waitq_init(&g->joiners);
+    if (g->scope) g_hooks.left(g);
 }
 
 static void lose_queue(gqueue *q) {

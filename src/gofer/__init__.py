@@ -23,6 +23,7 @@ from gofer import runtime, sync, time
 from gofer.chan import Chan, RecvChan, SendChan, select
 from gofer.errors import Cancelled, Closed, Deadlock, GoroutineExit
 from gofer.goroutine import Goroutine, Group, Task, current, fork, go, goexit, gosched, run
+from gofer.scope import cancel_scope, shield, timeout
 from gofer.sync import Cond, Mutex, Once, RWMutex, Semaphore, WaitGroup
 from gofer.time import Ticker, Timer, after, after_func, sleep
 
@@ -47,6 +48,7 @@ __all__ = [
     "WaitGroup",
     "after",
     "after_func",
+    "cancel_scope",
     "current",
     "fork",
     "go",
@@ -55,9 +57,11 @@ __all__ = [
     "run",
     "runtime",
     "select",
+    "shield",
     "sleep",
     "sync",
     "time",
+    "timeout",
 ]
 
 if TYPE_CHECKING:

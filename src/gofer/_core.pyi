@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from types import GenericAlias
+from types import CodeType, GenericAlias, TracebackType
 from typing import Any, Generic, Literal, NoReturn, ParamSpec, TypeAlias, TypeVar, final
 
 _T = TypeVar("_T")
@@ -110,6 +110,47 @@ class Timer:
 def ticker(d: Duration, /) -> Timer:
     """A timer that fires every `d` seconds; `reset` changes the period."""
 
+# --- cancellation ---------------------------------------------------------------------------
+
+@final
+class cancel_scope:
+    @property
+    def cancelled(self) -> bool: ...
+    def cancel(self) -> None: ...
+    def __enter__(self) -> cancel_scope: ...
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+        /,
+    ) -> bool: ...
+
+@final
+class timeout:
+    def __new__(cls, d: Duration | None, /) -> timeout: ...
+    @property
+    def expired(self) -> bool: ...
+    def __enter__(self) -> timeout: ...
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+        /,
+    ) -> Literal[False]: ...
+
+@final
+class shield:
+    def __enter__(self) -> shield: ...
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+        /,
+    ) -> Literal[False]: ...
+
 # --- locks ----------------------------------------------------------------------------------
 
 @final
@@ -160,11 +201,24 @@ def set_hooks(
     panic: Callable[[Goroutine, BaseException], None],
     child_ended: Callable[[BaseException | None], NoReturn],
     deadlock_notes: Callable[[], list[str]],
+    swallows: Callable[[Goroutine], None],
     home: str,
 ) -> None: ...
 def begin_run() -> int: ...
 def end_run(outer: int, /) -> None: ...
 def park_forever() -> NoReturn: ...
 def set_exit_status(status: int, /) -> None: ...
-def cancel(goroutine: Goroutine, /) -> None: ...
-def uncancel(goroutine: Goroutine, /) -> None: ...
+def origin(goroutine: Goroutine, /) -> tuple[CodeType, int, int] | None:
+    """Code object and line where it was started, and the id of the goroutine that did so."""
+
+@final
+class group_scope:
+    """The scope of a Group: a cancel scope that counts the tasks that were started in it."""
+
+    @property
+    def cancelled(self) -> bool: ...
+    def enter(self) -> group_scope: ...
+    def leave(self, error: BaseException | None, /) -> bool: ...
+    def cancel(self) -> None: ...
+    def go(self, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> Task[_T]: ...
+    def wait(self) -> None: ...

@@ -1,9 +1,9 @@
 """Locking where failing to lock is not an option.
 
 What must stay true:
-- When `lock_surely` returns, the lock is held, and the goroutine is as cancelled as it was before:
-  every cancellation held off meanwhile has been given back. An interrupt (Ctrl-C, or the SystemExit
-  of another goroutine) that came meanwhile is returned: the caller raises it when it is done.
+- When `lock_surely` returns, the lock is held. A cancellation waits until then. An interrupt
+  (Ctrl-C, or the SystemExit of another goroutine) that came meanwhile is returned: the caller
+  raises it when it is done.
 - A `Guard` protects a few lines of the library's own state. Nothing that waits is done under it, so
   waiting for it is short; it may be taken where a Cancelled could not be raised (while giving
   something back) or would surprise (in an atomic operation).
@@ -16,7 +16,7 @@ goroutine of that worker would block the very thread that has to go on.
 
 from typing import Protocol
 
-from gofer._core import Mutex, cancel, current, uncancel
+from gofer._core import Mutex, shield
 from gofer.errors import Cancelled
 
 __all__ = ["Guard", "Locker", "lock_surely"]
@@ -39,25 +39,15 @@ def lock_surely(lock: Locker) -> BaseException | None:
 
 
 def _lock_holding_off(lock: Locker, raised: BaseException) -> BaseException | None:
-    me = current()
-    cancels = 0
-    interrupt: BaseException | None = None
-    try:
+    interrupt = None if isinstance(raised, Cancelled) else raised
+    with shield():
         while True:
-            if isinstance(raised, Cancelled):
-                cancels += 1
-                uncancel(me)
-            else:
-                interrupt = raised
             try:
                 lock.lock()
-            except (Cancelled, KeyboardInterrupt, SystemExit) as again:
-                raised = again
+            except (KeyboardInterrupt, SystemExit) as again:
+                interrupt = again
             else:
                 return interrupt
-    finally:
-        for _ in range(cancels):
-            cancel(me)
 
 
 class Guard:

@@ -5,7 +5,7 @@ What must stay true:
 - One panic is reported: a goroutine that panics while another one reports waits for the exit.
 - An uncaught Deadlock sets exit status 2 and is printed by the `sys.excepthook` that was there
   before.
-- Nothing here starts or ends goroutines; the core calls `panic`, `child_ended` and
+- Nothing here starts or ends goroutines; the core calls `panic`, `child_ended`, `swallows` and
   `deadlock_notes`.
 """
 
@@ -21,7 +21,17 @@ from typing import Literal, NoReturn, TypeAlias
 from gofer import _core
 from gofer.errors import Deadlock, GoroutineExit
 
-__all__ = ["PanicHook", "Row", "State", "dump", "install", "rows", "set_panic_hook", "site"]
+__all__ = [
+    "PanicHook",
+    "Row",
+    "State",
+    "dump",
+    "install",
+    "origin",
+    "rows",
+    "set_panic_hook",
+    "site",
+]
 
 PanicHook: TypeAlias = Callable[[_core.Goroutine, BaseException], object]
 
@@ -47,6 +57,29 @@ def site(place: Site) -> str:
     """`function at file:line`."""
     code, line = place
     return f"{code.co_qualname} at {code.co_filename}:{line}"
+
+
+def origin(task: _core.Goroutine) -> str:
+    """`task 7 'fetch', created by main in goroutine 1 at prog.py:10`."""
+    text = f"task {task.id} {task.name!r}"
+    born = _core.origin(task)
+    if born is None:
+        return text
+    code, line, parent = born
+    return (
+        f"{text}, created by {code.co_qualname} in goroutine {parent} at {code.co_filename}:{line}"
+    )
+
+
+def swallows(goroutine: _core.Goroutine) -> None:
+    """Name a goroutine that was cancelled, catches every `Cancelled` and goes on."""
+    now = time.monotonic()
+    where = [_describe(row, now) for row in rows() if row[0] is goroutine]
+    _print(
+        f"gofer: goroutine {goroutine.id} {goroutine.name!r} was cancelled, and has been catching "
+        "Cancelled and going on for more than a second: let it through (`except Exception` does), "
+        "or raise it again\n" + "".join(text + "\n" for text in where)
+    )
 
 
 def _describe(row: Row, now: float) -> str:
@@ -203,7 +236,13 @@ def _uncaught(exception: BaseException) -> int:
 
 def install() -> None:
     """Give the core its hooks and chain `sys.excepthook`. Called once, when gofer is imported."""
-    _core.set_hooks(panic=panic, child_ended=child_ended, deadlock_notes=deadlock_notes, home=_HERE)
+    _core.set_hooks(
+        panic=panic,
+        child_ended=child_ended,
+        deadlock_notes=deadlock_notes,
+        swallows=swallows,
+        home=_HERE,
+    )
     install_excepthook()
 
 

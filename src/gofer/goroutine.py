@@ -10,24 +10,22 @@ Three ways to start one differ in what happens to an exception that the function
     print(page.join(), size.join())
 
 What must stay true of a `Group`:
-- `_running` counts members, and calls of `go` and `cancel` that are under way. Whoever adds to it
-  looks at `_state` afterwards; the edge waits for zero, closes the group and waits for zero again.
-  So nothing starts behind the back of the edge, and nobody disturbs the body after it.
-- The body is cancelled at most once (`_first_cancel`), and gets that back at the edge.
-- `_cancelled` is set before the members are walked, and read after a member was added to `_live`:
-  each member is cancelled by one of the two.
-- `_live` keeps every member that has not ended, and a bounded number of those that have.
-- A failed member is in `_failed` before the siblings and the body learn of it.
+- Its scope (`_core.group_scope`) counts the members until each has quite ended, and closes when the
+  edge has seen none: nothing starts behind the back of the edge.
+- Body and members are in that scope, so `cancel` reaches those that are there and those that come.
+- A failed member is in `_failures` before the siblings and the body learn of it.
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from types import CodeType, TracebackType
 from typing import Any, Final, NoReturn, ParamSpec, TypeVar
 
 from gofer import _core, _report
-from gofer._core import Goroutine, Mutex, Semaphore, Task, WaitGroup, current, fork, go, gosched
+from gofer._core import Goroutine, Semaphore, Task, current, fork, go, gosched
 from gofer.errors import Cancelled, Deadlock, GoroutineExit
+from gofer.scope import shield
 
 __all__ = [
     "Goroutine",
@@ -104,8 +102,6 @@ def _refuse_coroutine_function(what: str, fn: Callable[..., object]) -> None:
 
 _NEW, _OPEN, _CLOSED = "new", "open", "closed"
 
-_KEEP_ENDED = 32  # so many ended members may stay in _live, or as many as are alive
-
 
 class Group:
     """Goroutines that belong together: the `with` ends when all of them have.
@@ -129,18 +125,7 @@ class Group:
     A group can be used for one `with` only.
     """
 
-    __slots__ = (
-        "_body",
-        "_cancelled",
-        "_failed",
-        "_failures",
-        "_first_cancel",
-        "_live",
-        "_running",
-        "_slots",
-        "_state",
-        "_tidy_at",
-    )
+    __slots__ = ("_failed", "_failures", "_scope", "_slots", "_state")
 
     def __init__(self, limit: int | None = None) -> None:
         if limit is not None and limit < 1:
@@ -149,15 +134,10 @@ class Group:
                 "the limit must be at least 1, or None for as many as are started"
             )
         self._state = _NEW
-        self._body: Goroutine | None = None
+        self._scope = _core.group_scope()
         self._slots = None if limit is None else Semaphore(limit)
-        self._running = WaitGroup()
-        self._live: set[Task[Any]] = set()
-        self._tidy_at = _KEEP_ENDED
         self._failed: list[Task[Any]] = []
         self._failures: list[BaseException] = []
-        self._cancelled = False
-        self._first_cancel = Mutex()  # locked by the first that cancels, for ever
 
     def __enter__(self) -> "Group":
         if self._state is not _NEW:
@@ -165,7 +145,7 @@ class Group:
                 f"with Group: this one is {'in use' if self._state is _OPEN else 'finished'}; "
                 "a group is good for one with block, make a new Group()"
             )
-        self._body = current()
+        self._scope.enter()
         self._state = _OPEN
         return self
 
@@ -184,25 +164,14 @@ class Group:
         _refuse_coroutine_function("Group.go", fn)
         if self._state is not _OPEN:
             raise self._not_open("go")
-        if self._slots is not None:
-            self._slots.acquire()
-        self._running.add(2)  # the member and this call
+        if self._slots is None:
+            return self._scope.go(self._member, fn, args, kwargs)
+        self._slots.acquire()
         try:
-            try:
-                if self._state is not _OPEN:
-                    raise self._not_open("go")
-                task = fork(self._member, fn, args, kwargs)
-            except BaseException:
-                self._leave()
-                raise
-            self._live.add(task)
-            if self._cancelled:
-                task.cancel()
-            if len(self._live) > self._tidy_at:
-                self._tidy()
-            return task
-        finally:
-            self._running.done()
+            return self._scope.go(self._member, fn, args, kwargs)
+        except BaseException:
+            self._slots.release()
+            raise
 
     def cancel(self) -> None:
         """Cancel the members and the body of the `with`; to end by that is no failure.
@@ -213,17 +182,8 @@ class Group:
         """
         if self._state is _NEW:
             raise self._not_open("cancel")
-        self._running.add()
-        try:
-            if self._state is _CLOSED:
-                return
-            self._cancelled = True
-            if self._first_cancel.try_lock() and self._body is not None:
-                _core.cancel(self._body)
-            for task in list(self._live):
-                task.cancel()
-        finally:
-            self._running.done()
+        if self._state is _OPEN:
+            self._scope.cancel()
 
     def __exit__(
         self,
@@ -232,34 +192,42 @@ class Group:
         trace: TracebackType | None,
     ) -> bool:
         passes: BaseException | None = None  # raised as it is, whatever else happened
-        outer: BaseException | None = None  # the Cancelled of an outer scope
+        interrupt: BaseException | None = None
+        cancelled: BaseException | None = None
+        stray = False  # a Cancelled, and nobody has cancelled this scope
         place = -1  # of the body's failure among the members'
         if isinstance(error, Cancelled):
-            outer = None if self._cancelled else error
+            cancelled = error
+            stray = not self._scope.cancelled
         elif isinstance(error, Exception) and not isinstance(error, Deadlock):
             place = len(self._failures)
         else:
             passes = error
-        interrupt, cancelled = self._wait_for_members(cancel=error is not None)
-        if passes is None:
-            passes = interrupt
-        failures, self._failures = self._failures, []
-        failed, self._failed = self._failed, []
+        failures, failed = self._failures, self._failed
         try:
+            try:
+                interrupt, arrived = self._wait_for_members(cancel=error is not None)
+                cancelled = cancelled or arrived
+                del arrived
+            finally:
+                self._state = _CLOSED
+                self._failures, self._failed = [], []
+                ours = self._scope.leave(cancelled)
+            passes = passes or interrupt
             if place >= 0 and error is not None:
                 failures.insert(place, error)
             if passes is None and failures:
                 for task in failed:
                     task.exception()  # seen: not to be reported again
                 raise BaseExceptionGroup("unhandled errors in a Group", failures) from None
-            if passes is None:
-                passes = outer if outer is not None else cancelled
+            if passes is None and (stray or not ours):
+                passes = cancelled
             if passes is not None and passes is not error:
                 raise passes
             return passes is None and isinstance(error, Cancelled)
         finally:
             # The exceptions hold this frame: break the circle.
-            del error, passes, outer, interrupt, cancelled, failures, failed
+            del error, passes, cancelled, interrupt, failures, failed
 
     # --- inside ---
 
@@ -270,13 +238,16 @@ class Group:
         except (Cancelled, GoroutineExit):
             raise
         except BaseException as error:
+            with suppress(Exception):  # an exception may be of any class
+                error.add_note(f"in {_report.origin(current())}")
             # extend: when memory is short, CPython 3.15 drops twice what it can not append
             self._failed.extend([_this_task()])
             self._failures.extend([error])
             self.cancel()
             raise
         finally:
-            self._leave()
+            if self._slots is not None:
+                self._slots.release()
 
     def _wait_for_members(
         self, *, cancel: bool
@@ -284,59 +255,35 @@ class Group:
         """Cancel the members, if so told; wait until every member has ended, and close the group.
 
         Whatever arrives meanwhile cancels the members and does not end the waiting. Returned: the
-        first thing that arrived and was no Cancelled, and the Cancelled of an outer scope. Only
-        GoroutineExit and Deadlock are raised when they come again: `run` is over and unwinds the
-        members itself, or they do not end although they are cancelled.
+        first thing that arrived and was no Cancelled, and the first Cancelled. Only GoroutineExit
+        and Deadlock are raised when they come again: `run` is over and unwinds the members itself,
+        or they do not end although they are cancelled.
         """
-        me = current()
         interrupt: BaseException | None = None
         cancelled: BaseException | None = None
-        held_off = 0
         try:
-            while True:
-                try:
-                    if cancel:
-                        self.cancel()
-                        cancel = False
-                    self._running.wait()
-                    self._state = _CLOSED
-                    self._running.wait()
-                    for task in self._live:  # they may still be in their last few instructions
-                        Goroutine.join(task)
-                    break
-                except Cancelled as arrived:
-                    _core.uncancel(me)
-                    held_off += 1
-                    cancelled = arrived
-                except BaseException as arrived:
-                    if isinstance(arrived, (GoroutineExit, Deadlock)) and interrupt is not None:
-                        raise
-                    if interrupt is None:
-                        interrupt = arrived
-                cancel = True
-        finally:
-            self._live.clear()
-            for _ in range(held_off):
-                _core.cancel(me)
-            if self._cancelled and self._body is not None:
-                _core.uncancel(self._body)
-        ours = 1 if self._cancelled and me is self._body else 0
-        try:
-            return interrupt, cancelled if held_off > ours else None
+            try:
+                if cancel:
+                    self._scope.cancel()
+                self._scope.wait()
+                return None, None
+            except Cancelled as arrived:
+                cancelled = arrived
+            except BaseException as arrived:
+                interrupt = arrived
+            self._scope.cancel()
+            with shield():
+                while True:
+                    try:
+                        self._scope.wait()
+                        return interrupt, cancelled
+                    except BaseException as arrived:
+                        if interrupt is None:
+                            interrupt = arrived
+                        elif isinstance(arrived, (GoroutineExit, Deadlock)):
+                            raise
         finally:
             del interrupt, cancelled  # they hold this frame
-
-    def _leave(self) -> None:
-        if self._slots is not None:
-            self._slots.release()
-        self._running.done()
-
-    def _tidy(self) -> None:
-        """Forget the members that have ended. Several goroutines may be at it."""
-        for task in list(self._live):
-            if task.done:
-                self._live.discard(task)
-        self._tidy_at = 2 * len(self._live) + _KEEP_ENDED
 
     def _not_open(self, what: str) -> RuntimeError:
         if self._state is _NEW:

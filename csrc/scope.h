@@ -1,0 +1,54 @@
+/* Cancel scopes: what a goroutine is in, and may be cancelled with.  See scope.c for the invariants. */
+#ifndef GOFER_SCOPE_H
+#define GOFER_SCOPE_H
+
+#include "base.h"
+#include "g.h"
+#include "timer.h"
+#include "sema.h"
+
+enum scope_state { SCOPE_NEW, SCOPE_ENTERED, SCOPE_LEFT };
+
+/* The Python objects cancel_scope, timeout and shield are this. */
+struct scope {
+    PyObject_HEAD
+    lock_t lock;                 /* guards the rings, linked, `closed`, and the moment at which it becomes cancelled */
+    scope *parent;               /* owned; what the owner was in when it entered; NULL for nothing */
+    node members;                /* goroutines whose innermost scope it is: G.in_scope */
+    node children, sibling;      /* scopes entered in it; each owned while linked */
+    G *owner;                    /* who is in its with block; NULL before and after */
+    word_t state;
+    word_t asked;                /* cancelled itself */
+    word_t cancelled;            /* itself, or through its parent: holds for every member */
+    bool expired;                /* by its own deadline */
+    bool is_shield;              /* its parent's cancellation does not reach it */
+    bool shields_task;           /* neither does Task.cancel of its owner reach the owner in it */
+    bool linked;
+    bool closed;                 /* takes no more tasks */
+    timer deadline;
+    int64_t ns;                  /* timeout: how long; NEVER for no limit */
+    waitgroup tasks;             /* started with scope_start_in that have not ended */
+};
+
+/* Supplies g_hooks.inherit, left and is_cancelled. */
+void scope_init(void);
+/* Before anything else, in zeroed memory. */
+void scope_prepare(scope *s);
+/* tp_dealloc. */
+void scope_dealloc(scope *s);
+
+/* The calling goroutine is in it from now on; -1 with an exception. */
+int scope_enter(scope *s);
+/* Back to where it was; error: what ends the block, or NULL.  1: it is this scope's own Cancelled, which ends
+   here; 0: it goes on; -1 with RuntimeError when the caller is not in this scope, or in one inside it (both
+   are left then). */
+int scope_leave(scope *s, PyObject *error);
+/* From any thread. */
+void scope_cancel(scope *s);
+
+/* A task of the scope's own: g, not queued yet, becomes a member; false when it is closed. */
+bool scope_adopt(scope *s, G *g);
+/* Waits until all of its tasks have ended, and closes it; 0, or -1 with an exception. */
+int scope_wait(scope *s);
+
+#endif
