@@ -17,7 +17,6 @@ const char *const wait_reason_names[WHY_COUNT] = {
 
 enum {
     NEXT_STREAK = 32,      /* so many picks of `next` in a row, then the queue has its turn */
-    LOOK_AROUND = 61,      /* every so many picks look at timers, poller and shared queue first */
     KILLS = 1000,          /* a killed goroutine that catches GoroutineExit so often is abandoned */
     ID_BLOCK = 64,
     BASE_GAP = 16 * 1024,  /* main parks in about the same depth as it was found: nothing to copy */
@@ -529,6 +528,8 @@ int g_wake_error(G *g, enum wake why) {
     case W_SIGNAL:
         return PyErr_CheckSignals();
     case W_DEADLOCK:
+        /* A signal was on its way to this thread when another one saw that all sleep. */
+        if (ps_signals_pending(g->worker->ts)) return PyErr_CheckSignals();
         if ((e = deadlock_error(g))) {
             PyErr_SetObject(rt.errors.deadlock, e);
             Py_DECREF(e);

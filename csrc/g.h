@@ -173,6 +173,8 @@ static inline uint32_t gqueue_len(const gqueue *q) {       /* a hint, without th
 struct timers;
 struct poller;
 
+enum { LOOK_AROUND = 61 };       /* every so many picks a worker looks at its timers and at the others first */
+
 /* A thread that runs goroutines.  Other threads touch `fresh` (under its lock), `inbox`, `sleeping`,
    `stop`, `kill` and the timers (under their lock); the rest is its own. */
 struct worker {
@@ -219,7 +221,7 @@ struct worker {
 
 /* What the rooms above supply to this one, sched.c where nothing else is said. */
 extern struct g_hooks {
-    G *(*find)(worker *);                  /* nothing to run here: look elsewhere, sleep; never NULL */
+    G *(*find)(worker *);                  /* look around; nothing to run here: sleep; never NULL */
     void (*spawned)(worker *);             /* something was put where others may take it */
     void (*ring)(worker *);                /* wake a sleeping worker */
     int (*attach)(void);                   /* this thread uses the runtime for the first time */

@@ -15,7 +15,9 @@
 
    A deadlock is declared by a worker about to sleep, under sched.lock, when every worker sleeps, no queue
    holds anything, no timer is armed, no foreign thread that has used the library lives, no other Python
-   thread lives that a program would wait for at its end, and goroutine 1 waits. */
+   thread lives that a program would wait for at its end, and goroutine 1 waits.  It looks at one worker
+   after the other; meanwhile one that it has not reached yet could wake one that it has passed, and fall
+   asleep in time.  So if anybody fell asleep meanwhile, it leaves the question to that one. */
 #define _GNU_SOURCE
 #include "sched_table.h"
 #include <sched.h>
@@ -229,14 +231,22 @@ static bool steal(worker *w) {
     return false;
 }
 
-/* Anything that this worker would find if it looked. */
-static bool work_for(worker *w) {
-    if (atomic_load(&w->inbox) || gqueue_len(&sched.shared) || relaxed_load(&w->stop)) return true;
+static bool somebody_to_rob(worker *w) {
     for (int i = 0, n = n_workers(); i < n; i++) {
         worker *victim = live_worker(i);
         if (can_be_robbed(w, victim) && (may_steal(w) || is_stuck(victim))) return true;
     }
     return false;
+}
+
+/* Anything that this worker would find if it looked. */
+static bool work_for(worker *w) {
+    return atomic_load(&w->inbox) || gqueue_len(&sched.shared) || relaxed_load(&w->stop) || somebody_to_rob(w);
+}
+
+/* While we searched, spawns have woken nobody. */
+static bool work_for_others(worker *w) {
+    return gqueue_len(&w->fresh) || gqueue_len(&sched.shared) || somebody_to_rob(w);
 }
 
 /* Other workers may be about to bring something: sleeping and being woken takes longer than a short look. */
@@ -293,6 +303,7 @@ static bool all_quiet(void) {
     if (sched.shared.n || atomic_load(&sched.threads)) return false;
     for (int i = 0; i < n_workers(); i++) {
         worker *w = sched.all[i];
+        if (HOSTILE) usleep(20);                 /* the others need not wait for us */
         if (!w || relaxed_load(&w->stop) == 2) continue;
         if (atomic_load(&w->sleeping) != 1 || atomic_load(&w->inbox) || gqueue_len(&w->fresh)) return false;
         if (atomic_load(&w->timers->first) != NEVER) return false;
@@ -303,7 +314,8 @@ static bool all_quiet(void) {
 
 enum verdict check_deadlock(void) {
     lock_acquire(&sched.lock);
-    bool quiet = rt.main && all_quiet();
+    uint32_t before = atomic_load(&sched.fallen_asleep);
+    bool quiet = rt.main && all_quiet() && atomic_load(&sched.fallen_asleep) == before;
     lock_release(&sched.lock);
     if (!quiet) return BUSY;
     if (other_threads()) return PERHAPS;
@@ -349,7 +361,7 @@ static void doze(worker *w) {
 }
 
 static void go_to_sleep(worker *w) {
-    atomic_store(&w->sleeping, 1);
+    fall_asleep(w);
     atomic_fetch_add(&sched.idle, 1);
     if (!work_for(w)) doze(w);
     atomic_fetch_sub(&sched.idle, 1);
@@ -370,7 +382,11 @@ static G *look(worker *w) {
 
 static G *find(worker *w) {
     G *g = look(w);
-    if (g) return g;
+    if (g) {
+        /* Whoever yields again and again is never idle, and may wait for one behind somebody who computes. */
+        if (w->tick % LOOK_AROUND == 0 && !gqueue_len(&w->fresh)) steal(w);
+        return g;
+    }
     atomic_fetch_add(&sched.searching, 1);
     while (!(steal(w) && (g = g_pick(w))) && !(g = look(w))) {
         if (spin(w)) continue;
@@ -378,8 +394,7 @@ static G *find(worker *w) {
         go_to_sleep(w);
         atomic_fetch_add(&sched.searching, 1);
     }
-    if (atomic_fetch_sub(&sched.searching, 1) == 1 && w->fresh.n && relaxed_load(&sched.idle))
-        wake_one(relaxed_load(&sched.procs));
+    if (atomic_fetch_sub(&sched.searching, 1) == 1 && work_for_others(w)) wake_another();
     return g;
 }
 

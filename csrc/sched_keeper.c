@@ -41,7 +41,7 @@ static bool look_for_stuck(void) {
 static bool watch(worker *k, bool busy, int64_t until) {
     for (;;) {
         int64_t next = busy ? clock_ns() + STUCK_NS : until;
-        atomic_store(&k->sleeping, 1);
+        fall_asleep(k);
         int64_t first = relaxed_load(&k->timers->first);
         netpoll_wait(k->poller, first < next ? first : next, false);
         atomic_store(&k->sleeping, 0);
@@ -61,7 +61,7 @@ static void keep(worker *k) {
         if (!busy) {
             atomic_store(&sched.keeper_rests, 1);
             busy = anybody_waits();
-            atomic_store(&k->sleeping, 1);
+            fall_asleep(k);
             if (!busy && check_deadlock() == PERHAPS) until = clock_ns() + RECHECK_NS;
         }
         if (busy) look_for_stuck();              /* what is seen later is compared with this */

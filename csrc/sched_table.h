@@ -17,6 +17,7 @@ extern struct sched_table {
     _Atomic(int) n;                /* places in use, counting the main thread's */
     _Atomic(int) procs;
     _Atomic(int) idle, searching;
+    _Atomic(uint32_t) fallen_asleep;   /* how often anybody did */
     _Atomic(int) threads;          /* foreign threads that have used the library and live */
     lock_t lock;                   /* guards the table, the shared queue and the deadlock check */
     gqueue shared;                 /* unstarted, from foreign threads */
@@ -30,6 +31,12 @@ static inline int n_workers(void) { return atomic_load(&sched.n); }
 static inline worker *live_worker(int i) {
     worker *w = sched.all[i];
     return w && w->ts ? w : NULL;
+}
+
+/* From here on it has to be rung, until it sets `sleeping` to 0. */
+static inline void fall_asleep(worker *w) {
+    atomic_fetch_add(&sched.fallen_asleep, 1);
+    atomic_store(&w->sleeping, 1);
 }
 
 static inline uint32_t watched_tick(worker *w) { return relaxed_load((_Atomic(uint32_t) *)&w->tick); }

@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 import pytest
 
-from gofer import current, gosched, runtime
+from gofer import current, gosched, runtime, sleep
 
 SLOWER = float(os.environ.get("GOFER_TEST_SLOWER", "1"))
 PROGRAM_SECONDS = 100
@@ -121,6 +121,21 @@ def rng():
     seed = int(os.environ.get("GOFER_SEED") or random.randrange(2**32))
     print(f"GOFER_SEED={seed}")
     return random.Random(seed)
+
+
+@pytest.fixture
+def not_cancelled():
+    """Whatever a group did to the goroutine of its body, it must have taken back."""
+    yield
+    sleep(0)
+
+
+@pytest.fixture
+def unraisable(monkeypatch):
+    """The exceptions that reached sys.unraisablehook."""
+    seen = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda args: seen.append(args.exc_value))
+    return seen
 
 
 # --- programs -----------------------------------------------------------------------------------
