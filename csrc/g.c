@@ -314,7 +314,7 @@ static char *transfer(void *arg, char *sp) {
     worker *w = arg;
     G *from = w->from, *to = w->cur;
     if (from) stack_save(&from->slice, &from->ps, w->base, sp);
-    if (UNLIKELY(!to->slice.sp)) return switch_start(w->base, g_main);
+    if (UNLIKELY(!to->slice.sp)) return switch_start(w->base, g_main, w->control);
     stack_restore(&to->slice, &to->ps);
     return to->slice.sp;
 }
@@ -718,6 +718,7 @@ NOINLINE int g_adopt_thread(worker *w) {
     w->ident = PyThread_get_thread_ident();
     w->base = (char *)((here - BASE_GAP) & ~(uintptr_t)63);
     w->c_depth = ps_c_depth(w->ts);
+    w->control = switch_control();
     g->worker = w;
     relaxed_store(&g->state, G_RUNNING);
     ring_insert_before(&w->all, &g->all);

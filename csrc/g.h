@@ -193,6 +193,7 @@ struct worker {
     site *sites;
     const site *last_site, *last_ours;
     uint64_t rng;
+    uint64_t control;            /* how goroutines round at their start, see switch.h */
     int c_depth;
     int index;
     unsigned long ident;         /* of its thread, as Python numbers them */
