@@ -777,4 +777,6 @@ MONITORS = {
 @pytest.mark.parametrize("name", MONITORS)
 def test_monitoring(program, name):
     action, body = MONITORS[name]
+    if hasattr(sys, "gettotalrefcount") and "restart_events" in body:
+        pytest.skip("CPython asserts that what runs in instrumented code is a thread's")
     assert program(MONITORED.format(action=action, body=body.strip())) == (0, "True done\n", "")
