@@ -501,7 +501,6 @@ BESIDE = """
 BESIDES = {
     "list.sort": ("x = [3, 1, 2]", "x.sort(key=lambda n: (gate.recv(), n))", "x.append(1)"),
     "list.extend": ("x = [3, 1, 2]", "x.extend(parks())", "x.append(1)"),
-    "list.index": ("x = [Key()]", "x.index(kept)", "x.append(1)"),
     "list.remove": ("x = [Key()]", "x.remove(kept)", "x.append(1)"),
     "list.__eq__": ("x, y = [Key()], [kept]", "x == y", "(x.append(1), y.append(1))"),
     "list.__repr__": ("x = [Key()]", "repr(x)", "x.append(1)"),
@@ -516,7 +515,6 @@ BESIDES = {
     "set.__eq__": ("x, y = {Key()}, {kept}", "x == y", "(x.add(1), y.add(1))"),
     "deque.index": ("x = collections.deque([Key()])", "x.index(kept)", "x.append(1)"),
     "deque.extend": ("x = collections.deque()", "x.extend(parks())", "x.append(1)"),
-    "bytearray.extend": ("x = bytearray()", "x.extend(map(hash, parks()))", "x.append(1)"),
 }
 
 
