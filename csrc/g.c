@@ -83,6 +83,8 @@ static void init_references(G *g) {
 #endif
 }
 
+static _Atomic(uint32_t) hostile_count;      /* the hostile build's: how many there are, on all workers */
+
 static G *g_alloc(worker *w, enum g_kind kind) {
     G *g;
     if (kind == KIND_TASK) {
@@ -98,6 +100,7 @@ static G *g_alloc(worker *w, enum g_kind kind) {
         memset((char *)g + offsetof(G, next), 0, sizeof *g - offsetof(G, next));
     }
     init_references(g);
+    if (HOSTILE) atomic_fetch_add(&hostile_count, 1);
     g->kind = (uint8_t)kind;
     relaxed_store(&g->state, G_NEW);
     g->w.g = g;
@@ -108,6 +111,7 @@ static G *g_alloc(worker *w, enum g_kind kind) {
 /* tp_dealloc of Goroutine and Task, after their own fields: it is dead, or was never queued. */
 void g_free(G *g) {
     worker *w = g_worker;
+    if (HOSTILE) atomic_fetch_sub(&hostile_count, 1);
     if (g->kind == KIND_TASK) { PyObject_GC_Del(g); return; }
     if (!w || w->n_free >= POOL_KEEP) { PyObject_Free(g); return; }
     if (HOSTILE) memset((char *)g + offsetof(G, next), POISON, sizeof *g - offsetof(G, next));
@@ -326,7 +330,7 @@ static char *transfer(void *arg, char *sp) {
     worker *w = arg;
     G *from = w->from, *to = w->cur;
     if (from) stack_save(&from->slice, &from->ps, w->base, sp);
-    if (UNLIKELY(!to->slice.sp)) return switch_start(w->base, g_main);
+    if (UNLIKELY(!to->slice.sp)) return switch_start(w->base, g_main, w->control);
     stack_restore(&to->slice, &to->ps);
     return to->slice.sp;
 }
@@ -374,7 +378,7 @@ static NOINLINE void reap(worker *w) {
 }
 
 static NOINLINE void hostile_moment(worker *w) {
-    uint32_t rare = 64 + (w->alive > 0 ? (uint32_t)w->alive / 4 : 0);    /* it looks at each of them */
+    uint32_t rare = 64 + relaxed_load(&hostile_count) / 4;    /* it looks at each of them */
     if (rng_below(&w->rng, rare) == 0 && !g_collecting) PyGC_Collect();
 }
 
@@ -756,6 +760,7 @@ NOINLINE int g_adopt_thread(worker *w) {
     w->ident = PyThread_get_thread_ident();
     w->base = (char *)((here - BASE_GAP) & ~(uintptr_t)63);
     w->c_depth = ps_c_depth(w->ts);
+    w->control = switch_control();
     g->worker = w;
     relaxed_store(&g->state, G_RUNNING);
     ring_insert_before(&w->all, &g->all);

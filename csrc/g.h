@@ -207,6 +207,7 @@ struct worker {
     const site *last_site, *last_ours;
     uint64_t rng;
     G *(*choose)(worker *);      /* explore.c: takes the next one out of the queues, or NULL; usually not set */
+    uint64_t control;            /* how goroutines round at their start, see switch.h */
     int c_depth;
     int index;
     unsigned long ident;         /* of its thread, as Python numbers them */

@@ -7,9 +7,11 @@
        one that an earlier switch_call handed to its fn, or one that switch_start made.  switch_call
        returns when somebody goes on from the sp it handed out.
 
-   switch_start(base, entry)
+   switch_start(base, entry, control)
        writes at the top of the stack that ends at `base` what switch_call expects to find, so that
        going on from the returned sp calls entry() with an aligned, fresh stack.  entry must not return.
+       `control` is what switch_control returned at a time when nobody had changed how this thread
+       rounds: whoever was left may have.
 
    A parked stack, low addresses on top:
 
@@ -42,16 +44,20 @@ static inline char *switch_sp(void) {
     return sp;
 }
 
-static inline char *switch_start(char *base, void (*entry)(void)) {
-    uintptr_t *p = (uintptr_t *)((uintptr_t)base & ~(uintptr_t)15);
+static inline uint64_t switch_control(void) {
     uint32_t mxcsr; uint16_t fpu;
     __asm__ volatile("stmxcsr %0\n\tfnstcw %1" : "=m"(mxcsr), "=m"(fpu));
+    return mxcsr | ((uint64_t)fpu << 32);
+}
+
+static inline char *switch_start(char *base, void (*entry)(void), uint64_t control) {
+    uintptr_t *p = (uintptr_t *)((uintptr_t)base & ~(uintptr_t)15);
     *--p = 0; *--p = 0;                  /* keeps the stack aligned; a zero return address ends unwinding */
     *--p = (uintptr_t)gofer_switch_enter;
     *--p = 0;                            /* rbp */
     *--p = (uintptr_t)entry;             /* rbx */
     for (int i = 0; i < 4; i++) *--p = 0;    /* r12 to r15 */
-    *--p = (uintptr_t)mxcsr | ((uintptr_t)fpu << 32);
+    *--p = control;
     return (char *)p;
 }
 
@@ -64,14 +70,18 @@ static inline char *switch_sp(void) {
     return sp;
 }
 
-static inline char *switch_start(char *base, void (*entry)(void)) {
-    uintptr_t *p = (uintptr_t *)((uintptr_t)base & ~(uintptr_t)15) - 22;
+static inline uint64_t switch_control(void) {
     uint64_t fpcr;
     __asm__ volatile("mrs %0, fpcr" : "=r"(fpcr));
+    return fpcr;
+}
+
+static inline char *switch_start(char *base, void (*entry)(void), uint64_t control) {
+    uintptr_t *p = (uintptr_t *)((uintptr_t)base & ~(uintptr_t)15) - 22;
     for (int i = 0; i < 22; i++) p[i] = 0;
     p[0] = (uintptr_t)entry;             /* x19 */
     p[11] = (uintptr_t)gofer_switch_enter;   /* x30, the link register */
-    p[20] = fpcr;
+    p[20] = control;
     return (char *)p;
 }
 
