@@ -341,8 +341,10 @@ static NOINLINE bool switch_to(worker *w, G *from, G *to) {
     ps_save(&from->ps, w->ts);
     w->from = from;
     become(w, to, NULL);
+    size_t depth = switch_depth();
     switch_call(w, w->aux, transfer);
     /* somebody came back to us */
+    switch_restore_depth(depth);
     ps_resumed(&from->ps, w->ts);
     return true;
 }
@@ -658,6 +660,7 @@ static G *successor(worker *w) {
 /* Runs goroutines at the base of the stack, one after the other in the same C frame and on the same
    chunk while each next one has not started either. */
 static void g_main(void) {
+    switch_restore_depth(0);
     worker *w = g_worker;
     for (;;) {
         G *g = w->cur;
