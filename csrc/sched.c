@@ -35,7 +35,7 @@ static const int64_t STUCK_NS = 10000000;      /* a worker that has not switched
 static const int64_t UNWIND_NS = 1000000000;   /* end_run gives up after so long without progress */
 
 static struct {
-    worker *all[MAX_WORKERS];
+    _Atomic(worker *) all[MAX_WORKERS];
     _Atomic(int) n;                /* places in use, counting the main thread's */
     _Atomic(int) procs;
     _Atomic(int) idle, searching;
@@ -50,12 +50,10 @@ static sigset_t program_signals;   /* what the program's threads block: not what
 
 static int n_workers(void) { return atomic_load(&sched.n); }
 
-static uint32_t watched_tick(worker *w) { return relaxed_load((_Atomic(uint32_t) *)&w->tick); }
-
 /* Those that exist and have their thread. */
 static worker *live_worker(int i) {
     worker *w = sched.all[i];
-    return w && w->ts ? w : NULL;
+    return w && atomic_load(&w->live) ? w : NULL;
 }
 
 /* --- making workers ------------------------------------------------------------------------------------ */
@@ -85,12 +83,15 @@ static void worker_main(void *arg) {
     pthread_sigmask(SIG_BLOCK, &all, NULL);      /* signals are the main thread's */
     PyGILState_STATE held = PyGILState_Ensure();
     if (g_adopt_thread(w) == 0) {
+        atomic_store(&w->live, 1);
         atomic_fetch_sub(&sched.searching, 1);
         w->idler = w->host;
         g_idle(w->host);
         pool_use(NULL);
         g_worker = NULL;
-        w->ts = NULL;
+        lock_acquire(&sched.lock);               /* the keeper may be looking at w->ts */
+        atomic_store(&w->live, 0);
+        lock_release(&sched.lock);
     } else {
         atomic_fetch_sub(&sched.searching, 1);
         PyErr_Clear();
@@ -146,8 +147,9 @@ static int attach_main(void) {
     if (g_adopt_thread(w) < 0) { worker_free(w); return -1; }
     pthread_sigmask(SIG_SETMASK, NULL, &program_signals);
     w->host->id = 1;
+    atomic_store(&w->live, 1);
     rt.main = w->host;
-    w->alive = 1;
+    relaxed_store(&w->alive, 1);
     sched.all[0] = w;
     if (!n_workers()) atomic_store(&sched.n, 1);
     return make_idler(w) < 0 ? -1 : g_hooks.attached();
@@ -213,8 +215,8 @@ static int spawn_foreign(G *g) {
 static void start_quietly(G *g) {
     worker *w = g_worker;
     if (w == relaxed_load(&sched.keeper)) { share(g); return; }
-    w->spawned++;
-    w->alive++;
+    relaxed_add(&w->spawned, 1);
+    relaxed_add(&w->alive, 1);
     g_queue_fresh(w, g);
     atomic_thread_fence(memory_order_seq_cst);
     if (relaxed_load(&sched.idle) && !relaxed_load(&sched.searching)) wake_one(relaxed_load(&sched.procs));
@@ -227,7 +229,7 @@ static G *take_shared(worker *w) {
     lock_acquire(&sched.lock);
     G *g = gqueue_pop(&sched.shared);
     lock_release(&sched.lock);
-    if (g) { w->spawned++; w->alive++; }
+    if (g) { relaxed_add(&w->spawned, 1); relaxed_add(&w->alive, 1); }
     return g;
 }
 
@@ -244,7 +246,7 @@ static void rob(worker *w, worker *victim) {
     if (n > STEAL_MOST) n = STEAL_MOST;
     for (uint32_t i = 0; i < n; i++) gqueue_push(&w->hand, gqueue_pop(&victim->fresh));
     lock_release(&victim->fresh_lock);
-    w->stolen += n;
+    relaxed_add(&w->stolen, n);
     lock_acquire(&w->fresh_lock);
     for (G *g; (g = gqueue_pop(&w->hand)); gqueue_push(&w->fresh, g)) g->stamp = w->stamp++;
     lock_release(&w->fresh_lock);
@@ -252,7 +254,7 @@ static void rob(worker *w, worker *victim) {
 
 /* A worker beyond gomaxprocs leaves others their work, unless the keeper has found them stuck since. */
 static bool is_stuck(worker *victim) {
-    return relaxed_load(&victim->stuck_at) == watched_tick(victim);
+    return relaxed_load(&victim->stuck_at) == relaxed_load(&victim->tick);
 }
 
 static bool steal(worker *w) {
@@ -377,7 +379,7 @@ static void doze(worker *w) {
             return;
         }
     }
-    w->sleeps++;
+    relaxed_add(&w->sleeps, 1);
     PyEval_SaveThread();
     netpoll_wait(w->poller, until, signals);
     PyEval_RestoreThread(w->ts);
@@ -414,7 +416,7 @@ static G *find(worker *w) {
         go_to_sleep(w);
         atomic_fetch_add(&sched.searching, 1);
     }
-    if (atomic_fetch_sub(&sched.searching, 1) == 1 && w->fresh.n && relaxed_load(&sched.idle))
+    if (atomic_fetch_sub(&sched.searching, 1) == 1 && gqueue_len(&w->fresh) && relaxed_load(&sched.idle))
         wake_one(relaxed_load(&sched.procs));
     return g;
 }
@@ -439,10 +441,11 @@ static bool anybody_waits(void) {
 /* Compares with the last look; true when somebody's goroutines are to be taken over. */
 static bool look_for_stuck(void) {
     bool found = false, all = true;
+    lock_acquire(&sched.lock);                   /* so that no thread ends meanwhile */
     for (int i = 0; i < n_workers(); i++) {
         worker *w = live_worker(i);
         if (!w) continue;
-        uint32_t tick = watched_tick(w);
+        uint32_t tick = relaxed_load(&w->tick);
         bool stuck = !atomic_load(&w->sleeping) && tick == w->watched && ps_is_blocked(w->ts);
         w->watched = tick;
         all = all && stuck;
@@ -450,6 +453,7 @@ static bool look_for_stuck(void) {
         relaxed_store(&w->stuck_at, tick);
         found = true;
     }
+    lock_release(&sched.lock);
     return found || (all && gqueue_len(&sched.shared));
 }
 
@@ -659,7 +663,7 @@ static void keep_worker(worker *w) {
     relaxed_store(&w->stop, 0);
     w->index = 0;
     w->idler = NULL;
-    w->alive = 1;
+    relaxed_store(&w->alive, 1);
     w->is_main_thread = true;
     w->ident = PyThread_get_thread_ident();
     sched.all[0] = w;
@@ -719,11 +723,11 @@ sched_stats sched_count(void) {
         worker *w = sched.all[i];
         if (!w) continue;
         s.workers += relaxed_load(&w->stop) != 2;
-        s.goroutines += w->alive;
-        s.switches += w->switches;
-        s.spawned += w->spawned;
-        s.stolen += w->stolen;
-        s.sleeps += w->sleeps;
+        s.goroutines += relaxed_load(&w->alive);
+        s.switches += relaxed_load(&w->switches);
+        s.spawned += relaxed_load(&w->spawned);
+        s.stolen += relaxed_load(&w->stolen);
+        s.sleeps += relaxed_load(&w->sleeps);
     }
     return s;
 }

@@ -36,6 +36,7 @@ void timers_free(timers *h);
 bool timer_start(timer *t, worker *w);
 /* true when it was armed and will now not fire. */
 bool timer_stop(timer *t);
+bool timer_armed(timer *t);
 /* After a fork: everything that is armed in `from` goes on in `to`. */
 void timers_move(timers *from, timers *to);
 /* Fires all that are due; how many. */
