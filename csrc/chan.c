@@ -53,8 +53,22 @@ int chan_visit(chan *c, visitproc visit, void *arg) {
     return 0;
 }
 
-int chan_closed_error(const chan *c, const char *what) {
-    PyErr_Format(rt.errors.closed, "%s on closed channel <Chan %zd/%zd at %p>", what, c->len, c->cap, c);
+Py_ssize_t chan_len(chan *c) {
+    lock_acquire(&c->lock);
+    Py_ssize_t n = c->len;
+    lock_release(&c->lock);
+    return n;
+}
+
+bool chan_is_closed(chan *c) {
+    lock_acquire(&c->lock);
+    bool closed = c->closed;
+    lock_release(&c->lock);
+    return closed;
+}
+
+int chan_closed_error(chan *c, const char *what) {
+    PyErr_Format(rt.errors.closed, "%s on closed channel <Chan %zd/%zd at %p>", what, chan_len(c), c->cap, c);
     return -1;
 }
 

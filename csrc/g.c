@@ -126,7 +126,10 @@ static void drop_call(G *g) {
     PyObject **args = g->args;
     Py_ssize_t n = g->nargs + (g->kwnames ? PyTuple_GET_SIZE(g->kwnames) : 0);
     fnref fn = g->fn;
+    bool known = UNLIKELY(Py_REFCNT(g) > 1);         /* somebody may be asking for its name */
+    if (known) lock_acquire(&g->lock);
     g->args = NULL;
+    if (known) lock_release(&g->lock);
     for (Py_ssize_t i = 0; i < n; i++) Py_DECREF(args[i]);
     fnref_close(fn);
     Py_CLEAR(g->kwnames);
@@ -134,10 +137,13 @@ static void drop_call(G *g) {
 }
 
 void g_keep_name(G *g) {
-    if (g->name || !g->args) return;
+    if (!g->args) return;
     PyObject *fn = fnref_get(g->fn);
     if (PyMethod_Check(fn)) fn = PyMethod_GET_FUNCTION(fn);
-    if (PyFunction_Check(fn)) g->name = Py_NewRef(((PyFunctionObject *)fn)->func_qualname);
+    if (!PyFunction_Check(fn)) return;
+    lock_acquire(&g->lock);
+    if (!g->name) g->name = Py_NewRef(((PyFunctionObject *)fn)->func_qualname);
+    lock_release(&g->lock);
 }
 
 G *g_new(enum g_kind kind, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
@@ -197,8 +203,8 @@ int g_spawn(G *g) {
         Py_DECREF(g);
         return -1;
     }
-    w->spawned++;
-    w->alive++;
+    relaxed_add(&w->spawned, 1);
+    relaxed_add(&w->alive, 1);
     g_queue_fresh(w, g);
     g_hooks.spawned(w);
     return 0;
@@ -260,12 +266,18 @@ G *g_pick(worker *w) {
     return pick_queued(w);
 }
 
+/* Whether it is time to look at timers, poller and shared queue first. */
+static inline bool tick(worker *w) {
+    relaxed_add(&w->tick, 1);
+    return UNLIKELY(relaxed_load(&w->tick) % LOOK_AROUND == 0);
+}
+
 static inline G *pick(worker *w) {
     if (UNLIKELY(w->choose != NULL)) {
         G *g = w->choose(w);
         if (g) return g;
     }
-    if (LIKELY(++w->tick % LOOK_AROUND != 0)) {
+    if (!tick(w)) {
         G *g = g_pick(w);
         if (LIKELY(g != NULL)) return g;
     }
@@ -337,7 +349,7 @@ static char *transfer(void *arg, char *sp) {
 
 /* Makes the thread state that of `to`: no Python code from here until its stack is in place. */
 static inline void become(worker *w, G *to, _PyStackChunk *root) {
-    w->switches++;
+    relaxed_add(&w->switches, 1);
     w->cur = to;
     if (relaxed_load(&to->state) == G_NEW) {
         to->worker = w;
@@ -357,8 +369,10 @@ static NOINLINE bool switch_to(worker *w, G *from, G *to) {
     ps_save(&from->ps, w->ts);
     w->from = from;
     become(w, to, NULL);
+    size_t depth = switch_depth();
     switch_call(w, w->aux, transfer);
     /* somebody came back to us */
+    switch_restore_depth(depth);
     ps_resumed(&from->ps, w->ts);
     return true;
 }
@@ -463,7 +477,7 @@ void g_cancel(G *g) {
 static void abandon(G *g) {
     worker *w = g->worker;
     g->abandoned = true;
-    w->alive--;
+    relaxed_add(&w->alive, -1);
     relaxed_store(&g->wait, W_ABANDONED);
     g_park(g, WHY_FOREVER, NULL);
     Py_FatalError("gofer: an abandoned goroutine was resumed");
@@ -580,7 +594,7 @@ static NOINLINE enum wake park_in_place(worker *w, G *g, G *next) {
 }
 
 enum wake g_park(G *g, enum wait_reason reason, PyObject *on) {
-    g->why = (uint8_t)reason;
+    relaxed_store(&g->why, reason);
     g->on = on;
     relaxed_store(&g->state, G_WAITING);
     worker *w = g->worker;
@@ -687,7 +701,7 @@ static G *successor(worker *w) {
         G *g = w->choose(w);
         if (g) return g;
     }
-    if (LIKELY(++w->tick % LOOK_AROUND != 0)) {
+    if (!tick(w)) {
         G *next = g_pick(w);
         if (LIKELY(next != NULL)) return next;
     }
@@ -699,6 +713,7 @@ static G *successor(worker *w) {
 /* Runs goroutines at the base of the stack, one after the other in the same C frame and on the same
    chunk while each next one has not started either. */
 static void g_main(void) {
+    switch_restore_depth(0);
     worker *w = g_worker;
     for (;;) {
         G *g = w->cur;
@@ -716,7 +731,7 @@ static void g_main(void) {
         assert(ts->datastack_chunk == g->root);
 
         ring_remove(&g->all);
-        if (!g->abandoned) w->alive--;
+        if (!g->abandoned) relaxed_add(&w->alive, -1);
         g_wake_joiners(g);
         if (UNLIKELY(g->scope != NULL)) g_hooks.left(g);
         _PyStackChunk *root = g->root;

@@ -103,9 +103,10 @@ struct G {
     slice slice;
     pystate ps;
     _PyStackChunk *root;
-    word_t wait, pending, state;
-    uint8_t kind, why;
-    bool abandoned, seen;
+    word_t wait, pending, state, why;
+    uint8_t kind;
+    word_t seen;
+    bool abandoned;
     bool of_scope;               /* one of its scope's tasks */
     bool named;                  /* as one that swallows Cancelled */
     bool durable;                /* what it is about to wait for can only come from its own bubble */
@@ -134,7 +135,7 @@ struct G {
     uint64_t id, parent;
     const struct site *site;     /* where it was started; never freed */
     PyObject *name, *weakrefs;
-    lock_t lock;                 /* guards name, and state == DEAD against joiners */
+    lock_t lock;                 /* guards name, the end of fn, and state == DEAD against joiners */
     waitq joiners;
     /* Task and thread only */
     PyObject *result, *exception;
@@ -176,7 +177,8 @@ struct poller;
 enum { LOOK_AROUND = 61 };       /* every so many picks a worker looks at its timers and at the others first */
 
 /* A thread that runs goroutines.  Other threads touch `fresh` (under its lock), `inbox`, `sleeping`,
-   `stop`, `kill` and the timers (under their lock); the rest is its own. */
+   `stop` and the timers (under their lock), and read what is atomic; `ts` and `ident` while it is live.
+   The rest is its own. */
 struct worker {
     G *cur;
     PyThreadState *ts;
@@ -185,13 +187,15 @@ struct worker {
     /* run queues: `next`, then by stamp */
     G *next;
     gqueue ready;                /* started goroutines */
-    uint32_t stamp, tick, streak;
+    uint32_t stamp, streak;
+    _Atomic(uint32_t) tick;
     gqueue fresh;                /* not started: may be stolen */
     gqueue hand;                 /* stolen, on their way into fresh */
     lock_t fresh_lock;
     _Atomic(G *) inbox;          /* made ready by other threads, newest first */
     _Atomic(uint8_t) sleeping;   /* in its poller, or about to be: ring the bell */
     _Atomic(uint8_t) stop;       /* request: end this thread */
+    _Atomic(uint8_t) live;       /* it has its thread */
     int64_t now;                 /* clock, as of the last look at the timers */
     struct timers *timers;
     struct poller *poller;
@@ -213,9 +217,9 @@ struct worker {
     unsigned long ident;         /* of its thread, as Python numbers them */
     bool is_main_thread;
     bool async_exit;             /* we have set an asynchronous GoroutineExit that is not delivered yet */
-    /* counters */
-    int64_t alive;               /* started minus ended here; only the sum over workers means something */
-    uint64_t switches, spawned, stolen, sleeps;
+    /* counters, which others read: relaxed_add */
+    _Atomic(int64_t) alive;      /* started minus ended here; only the sum over workers means something */
+    _Atomic(uint64_t) switches, spawned, stolen, sleeps;
     uint32_t watched;            /* the keeper's: tick at its last look */
     _Atomic(uint32_t) stuck_at;  /* tick at which the keeper found it stuck */
 };
@@ -249,10 +253,11 @@ extern struct g_hooks {
 
 /* What both rooms know of the program. */
 extern struct runtime {
-    G *main;                     /* goroutine 1; NULL before the first use */
+    _Atomic(G *) main;           /* goroutine 1; NULL before the first use */
     PyObject *interrupt;         /* exception for goroutine 1 */
     lock_t lock;                 /* guards interrupt */
-    uint32_t run, runs;          /* serial of the call of run() in progress, 0 without; and the last given */
+    _Atomic(uint32_t) run;       /* serial of the call of run() in progress, 0 without */
+    uint32_t runs;               /* the last given */
     _Atomic(uint64_t) ids;       /* last id given out */
     PyObject *deadlock_notes;    /* callable, or NULL */
     PyObject *home;              /* gofer's folder, or NULL: what is started there was started by who called it */

@@ -137,7 +137,7 @@ static void note_cancelled(G *g) {
     g->exception = PyObject_CallFunction(rt.errors.canceled, "s",
                                          "join of a task that was cancelled: it has no result");
     if (!g->exception) g->exception = ps_take_exception();
-    g->seen = true;
+    relaxed_store(&g->seen, true);
 }
 
 static void failed(G *g) {
@@ -154,7 +154,7 @@ static void failed(G *g) {
         if (exits) g_interrupt_main(Py_NewRef(exc));
         if (g->kind == KIND_TASK) {
             g->exception = Py_NewRef(exc);
-            g->seen = exits;
+            relaxed_store(&g->seen, exits);
         } else if (!exits) panic(g, exc);
     }
     Py_DECREF(exc);
@@ -189,18 +189,19 @@ static PyObject *goroutine_id(G *g, void *unused) { return PyLong_FromUnsignedLo
 static PyObject *goroutine_state(G *g, void *unused) { return PyUnicode_InternFromString(state_name(g)); }
 static PyObject *goroutine_done(G *g, void *unused) { return PyBool_FromLong(g_is_dead(g)); }
 
-static PyObject *default_name(G *g) {
-    if (g == rt.main) return PyUnicode_FromString("main");
-    if (g_is_foreign(g)) return PyUnicode_FromString("thread");
-    if (g->args) return name_of(fnref_get(g->fn));
-    return PyUnicode_FromFormat("goroutine %llu", (unsigned long long)g->id);
-}
-
 static PyObject *goroutine_name(G *g, void *unused) {
     lock_acquire(&g->lock);
     PyObject *name = Py_XNewRef(g->name);
+    PyObject *fn = g->args ? Py_NewRef(fnref_get(g->fn)) : NULL;     /* it may be about to end */
     lock_release(&g->lock);
-    return name ? name : default_name(g);
+    if (!name) {
+        if (g == rt.main) name = PyUnicode_FromString("main");
+        else if (g_is_foreign(g)) name = PyUnicode_FromString("thread");
+        else if (fn) name = name_of(fn);
+        else name = PyUnicode_FromFormat("goroutine %llu", (unsigned long long)g->id);
+    }
+    Py_XDECREF(fn);
+    return name;
 }
 
 static int goroutine_set_name(G *g, PyObject *value, void *unused) {
@@ -221,7 +222,8 @@ static PyObject *goroutine_repr(G *g) {
     PyObject *name = goroutine_name(g, NULL);
     if (!name) return NULL;
     const char *kind = g->kind == KIND_TASK ? "Task" : "Goroutine";
-    const char *state = state_name(g), *why = strcmp(state, "waiting") ? "" : wait_reason_names[g->why];
+    const char *state = state_name(g);
+    const char *why = strcmp(state, "waiting") ? "" : wait_reason_names[relaxed_load(&g->why)];
     PyObject *r = PyUnicode_FromFormat("<%s %llu %R %s%s%s%s>", kind, (unsigned long long)g->id, name,
                                        state, *why ? " (" : "", why, *why ? ")" : "");
     Py_DECREF(name);
@@ -271,7 +273,7 @@ static PyObject *task_join(PyObject *self, PyObject *const *args, Py_ssize_t nar
     G *g = (G *)self;
     if (no_args("join", nargs) < 0 || sema_join(g) < 0) return NULL;
     if (g->exception) {
-        g->seen = true;
+        relaxed_store(&g->seen, true);
         ps_raise(Py_NewRef(g->exception));
         return NULL;
     }
@@ -285,7 +287,7 @@ static PyObject *task_join(PyObject *self, PyObject *const *args, Py_ssize_t nar
 static PyObject *task_exception(PyObject *self, PyObject *const *args, Py_ssize_t nargs) {
     G *g = (G *)self;
     if (no_args("exception", nargs) < 0 || sema_join(g) < 0) return NULL;
-    g->seen = true;
+    relaxed_store(&g->seen, true);
     return Py_NewRef(g->exception ? g->exception : Py_None);
 }
 
@@ -308,8 +310,8 @@ static int task_clear(G *g) {
 
 /* A failure that nobody has seen is reported when the task goes. */
 static void task_finalize(G *g) {
-    if (!g->exception || g->seen) return;
-    g->seen = true;
+    if (!g->exception || relaxed_load(&g->seen)) return;
+    relaxed_store(&g->seen, true);
     PyObject *before = ps_take_exception();
     ps_raise(Py_NewRef(g->exception));
     PyErr_WriteUnraisable((PyObject *)g);

@@ -178,7 +178,10 @@ static PyObject *timer_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 }
 
 static PyObject *timer_repr(Timer *self) {
-    return PyUnicode_FromFormat("<Timer %s at %p>", timer_of(self)->slot ? "running" : "stopped", self);
+    lock_acquire(&self->guard);
+    bool armed = timer_armed(timer_of(self));
+    lock_release(&self->guard);
+    return PyUnicode_FromFormat("<Timer %s at %p>", armed ? "running" : "stopped", self);
 }
 
 static int timer_traverse(Timer *self, visitproc visit, void *arg) {

@@ -144,7 +144,7 @@ static void keep_worker(worker *w) {
     relaxed_store(&w->stop, 0);
     w->index = 0;
     w->idler = NULL;
-    w->alive = 1;
+    relaxed_store(&w->alive, 1);
     w->is_main_thread = true;
     w->ident = PyThread_get_thread_ident();
     sched.all[0] = w;

@@ -22,10 +22,11 @@ static bool anybody_waits(void) {
 /* Compares with the last look; true when somebody's goroutines are to be taken over. */
 static bool look_for_stuck(void) {
     bool found = false, all = true;
+    lock_acquire(&sched.lock);                   /* so that no thread ends meanwhile */
     for (int i = 0; i < n_workers(); i++) {
         worker *w = live_worker(i);
         if (!w) continue;
-        uint32_t tick = watched_tick(w);
+        uint32_t tick = relaxed_load(&w->tick);
         bool stuck = !atomic_load(&w->sleeping) && tick == w->watched && ps_is_blocked(w->ts);
         w->watched = tick;
         all = all && stuck;
@@ -33,6 +34,7 @@ static bool look_for_stuck(void) {
         relaxed_store(&w->stuck_at, tick);
         found = true;
     }
+    lock_release(&sched.lock);
     return found || (all && gqueue_len(&sched.shared));
 }
 

@@ -13,7 +13,7 @@ enum { MAX_WORKERS = 256 };
 static const int64_t RECHECK_NS = 40000000;
 
 extern struct sched_table {
-    worker *all[MAX_WORKERS];
+    _Atomic(worker *) all[MAX_WORKERS];
     _Atomic(int) n;                /* places in use, counting the main thread's */
     _Atomic(int) procs;
     _Atomic(int) idle, searching;
@@ -30,7 +30,7 @@ static inline int n_workers(void) { return atomic_load(&sched.n); }
 /* Those that exist and have their thread. */
 static inline worker *live_worker(int i) {
     worker *w = sched.all[i];
-    return w && w->ts ? w : NULL;
+    return w && atomic_load(&w->live) ? w : NULL;
 }
 
 /* From here on it has to be rung, until it sets `sleeping` to 0. */
@@ -38,8 +38,6 @@ static inline void fall_asleep(worker *w) {
     atomic_fetch_add(&sched.fallen_asleep, 1);
     atomic_store(&w->sleeping, 1);
 }
-
-static inline uint32_t watched_tick(worker *w) { return relaxed_load((_Atomic(uint32_t) *)&w->tick); }
 
 /* --- sched.c ---------------------------------------------------------------------------------------- */
 /* NULL with MemoryError or OSError. */

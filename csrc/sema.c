@@ -22,6 +22,13 @@ void sema_init(semaphore *s, Py_ssize_t n) {
     waitq_init(&s->waiters);
 }
 
+Py_ssize_t sema_free(semaphore *s) {
+    lock_acquire(&s->lock);
+    Py_ssize_t n = s->free;
+    lock_release(&s->lock);
+    return n;
+}
+
 bool sema_try(semaphore *s, Py_ssize_t n) {
     lock_acquire(&s->lock);
     bool taken = s->free >= n && waitq_empty(&s->waiters);

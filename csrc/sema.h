@@ -13,6 +13,7 @@ typedef struct semaphore {
 } semaphore;
 
 void sema_init(semaphore *s, Py_ssize_t n);
+Py_ssize_t sema_free(semaphore *s);                             /* at this moment */
 bool sema_try(semaphore *s, Py_ssize_t n);
 int sema_acquire(semaphore *s, Py_ssize_t n, PyObject *self);   /* 0, or -1 with an exception */
 bool sema_release(semaphore *s, Py_ssize_t n);                  /* false: more than were taken */

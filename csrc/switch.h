@@ -89,4 +89,34 @@ static inline char *switch_start(char *base, void (*entry)(void), uint64_t contr
 #  error "gofer supports x86-64 and aarch64 only"
 #endif
 
+/* ThreadSanitizer notes every call and return of a thread on a stack of its own, which a switch would leave
+   out of step until it overflows.  So who leaves takes along how deep it was, and who goes on restores that;
+   a fresh stack begins at 0.  Reports are right but for one thing: of a goroutine that was parked, the frames
+   that it had then may bear the names of others. */
+#if defined(__SANITIZE_THREAD__)
+#  define SWITCH_TSAN 1
+#elif defined(__has_feature)
+#  if __has_feature(thread_sanitizer)
+#    define SWITCH_TSAN 1
+#  endif
+#endif
+
+#ifdef SWITCH_TSAN
+#  include <stddef.h>
+void __tsan_func_entry(void *pc);
+void __tsan_func_exit(void);
+size_t __tsan_testonly_shadow_stack_current_size(void);
+
+#  define INSIDE static inline __attribute__((always_inline))     /* a call would be noted itself */
+INSIDE size_t switch_depth(void) { return __tsan_testonly_shadow_stack_current_size(); }
+INSIDE void switch_restore_depth(size_t depth) {
+    size_t now = switch_depth();
+    for (; now > depth; now--) __tsan_func_exit();
+    for (; now < depth; now++) __tsan_func_entry(__builtin_return_address(0));
+}
+#else
+#  define switch_depth() 0
+#  define switch_restore_depth(depth) ((void)(depth))
+#endif
+
 #endif

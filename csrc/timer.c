@@ -103,6 +103,15 @@ bool timer_stop(timer *t) {
     return armed;
 }
 
+bool timer_armed(timer *t) {
+    timers *h = t->heap;
+    if (!h) return false;
+    lock_acquire(&h->lock);
+    bool armed = t->slot != 0;
+    lock_release(&h->lock);
+    return armed;
+}
+
 void timers_move(timers *from, timers *to) {
     for (size_t i = 0; i < from->n; i++) {
         from->heap[i].t->slot = 0;

@@ -47,6 +47,7 @@ static inline int64_t timers_clock(const timers *h) { return h->bubble ? h->now 
 bool timer_start(timer *t, timers *h);
 /* true when it was armed and will now not fire. */
 bool timer_stop(timer *t);
+bool timer_armed(timer *t);
 /* After a fork: everything that is armed in `from` goes on in `to`. */
 void timers_move(timers *from, timers *to);
 /* Fires all that are due; how many. */
