@@ -8,9 +8,10 @@ A `Node` ends at most once: it is cancelled itself, or a node above it is. Its *
 What must stay true:
 - There is no lock: a node may be cancelled by anybody at any moment, also by a finalizer amidst
   another call. Each step is one operation of a dict, set or list, which is whole on every build.
-  What stands in the `__dict__` of a node is put there by `first` and never changes again.
+  What stands in the `__dict__` of a node is put there by `first` and does not change any more.
 - Who adds something to a node (a child, a call, a source) looks at the outcome afterwards; who
-  ends a node sets the outcome and then looks what there is. One of the two sees the other.
+  ends a node sets the outcome and then takes or copies what there is. One of the two sees the
+  other, since both lock that container: looking whether it is empty would not do.
 - Ending a node may be repeated, by several at a time, and each of them returns when the whole
   subtree has its outcome. So one that was interrupted half-way can be done again.
 - A node is held by what ends it or shows it: its cancel function, its context, the nodes below it.
@@ -21,7 +22,6 @@ What must stay true:
 
 import weakref
 from collections.abc import Callable
-from contextlib import suppress
 from typing import TypeAlias, TypeVar
 
 from gofer._core import Chan, after_func
@@ -50,7 +50,7 @@ Pins: TypeAlias = dict["Call | _Closing", None]
 
 def first(of: object, name: str, value: _T) -> _T:
     """Set an attribute unless somebody was first; what it is then."""
-    kept: _T = vars(of).setdefault(name, value)
+    kept: _T = of.__dict__.setdefault(name, value)
     return kept
 
 
@@ -66,9 +66,12 @@ def deadline_exceeded(cause: BaseException | None) -> Outcome:
 
 def close_once(ch: Chan[None]) -> None:
     """Close a channel that others may close too."""
-    if not ch.closed:
-        with suppress(Closed):
-            ch.close()
+    if ch.closed:
+        return
+    try:
+        ch.close()
+    except Closed:  # by another just now
+        return
 
 
 # --- nodes --------------------------------------------------------------------------------------
@@ -77,14 +80,14 @@ def close_once(ch: Chan[None]) -> None:
 class Node:
     """Something that can be cancelled; it ends with its parent from `attach` on."""
 
-    __slots__ = ("__dict__", "__weakref__", "_above", "_me", "_parent", "pins")
+    __slots__ = ("__dict__", "__weakref__", "_above", "_me", "_parent", "finished", "pins")
 
     outcome: Outcome | None = None
-    finished: bool = False  # the whole subtree has ended and been told
     _children: "set[weakref.ref[Node]] | None" = None
     _calls: "set[Call | _Closing] | None" = None
 
     def __init__(self, parent: "Node | None") -> None:
+        self.finished = False  # then the whole subtree has ended and everybody was told
         self._parent = parent
         self.pins: Pins | None = {} if parent is None else None
         self._above: Node | None = None  # the nearest one that has pins
@@ -128,7 +131,7 @@ class Node:
         first(self, "outcome", outcome)
         nodes: list[Node] = [self]
         for node in nodes:  # it grows meanwhile; the tree may be too deep for a recursion
-            if node._children:
+            if node._children is not None:
                 for ref in node._children.copy():
                     child = ref()
                     if child is not None:
@@ -136,11 +139,11 @@ class Node:
                         nodes.append(child)
         for node in nodes:
             node.stop_sources()
-            if node._calls:
+            if node._calls is not None:
                 for call in node._calls.copy():
                     call.fire()
         for node in nodes:
-            first(node, "finished", True)
+            node.finished = True
         self._leave()
 
     def call(self, fn: Callable[[], object]) -> "Call":
@@ -155,7 +158,9 @@ class Node:
 
     def close(self, ch: Chan[None]) -> None:
         """Have `ch` closed when this node ends, if anybody but us refers to it then."""
-        self._add(_Closing(ch, self))
+        closing = _Closing(ch, _drop)
+        closing.node = self
+        self._add(closing)
 
     def stop_sources(self) -> None:
         """Stop what would still end it from outside of the tree."""
@@ -243,7 +248,7 @@ class SourcedNode(Node):
 
 def _call_all(fns: list[Callable[[], object]]) -> None:
     """Each of them once, also if several are at it."""
-    while fns:
+    while True:
         try:
             fn = fns.pop()
         except IndexError:
@@ -300,11 +305,6 @@ class _Closing(weakref.ref[Chan[None]]):
     __slots__ = ("node",)
 
     node: Node
-
-    def __new__(cls, ch: Chan[None], node: Node) -> "_Closing":
-        self = super().__new__(cls, ch, _drop)
-        self.node = node
-        return self
 
     def fire(self) -> None:
         ch = self()

@@ -264,8 +264,7 @@ class _CancelCtx:
         outcome = self.node.outcome
         if outcome is None:
             return None
-        if self._chan is not None:  # who sees the error must find `done` closed
-            close_once(self._chan)
+        close_once(first(self, "_chan", _CLOSED))  # who sees the error finds `done` closed
         return outcome[0]
 
     def deadline(self) -> float | None:
