@@ -877,6 +877,30 @@ def test_a_finalizer_may_cancel():
         assert_cancelled(child)
 
 
+def test_contexts_at_the_end_of_the_program(program):
+    """Also those that are freed when the modules are gone already."""
+    outcome = program(
+        """
+        from gofer import Chan, context, go, gosched
+
+        class Foreign:
+            done = Chan().receiver
+            err = deadline = lambda self: None
+            value = lambda self, key: None
+
+        kept = [context.with_timeout(Foreign(), 100) for _ in range(10)]
+        circle = [context.with_timeout(Foreign(), 100), context.with_timeout(kept[0][0], 50)]
+        circle.append(circle)
+        context.after_func(kept[1][0], print)
+        kept += [kept[2][0].done]
+        go(kept[3][0].done.recv_ok)
+        gosched()
+        print("end")
+        """
+    )
+    assert (outcome.status, outcome.out, outcome.err) == (0, "end\n", "")
+
+
 # --- several at a time --------------------------------------------------------------------------
 
 

@@ -209,7 +209,7 @@ class SourcedNode(Node):
         self._stops: list[Callable[[], object]] = []
         self._unlinks: list[Callable[[], object]] = []
 
-    def __del__(self) -> None:
+    def __del__(self) -> None:  # knows no globals: at the end of the interpreter they are gone
         self.stop_sources()
 
     def finish_after(self, seconds: float, cause: BaseException | None) -> None:
@@ -239,21 +239,21 @@ class SourcedNode(Node):
         self.finish(outcome)
 
     def stop_sources(self) -> None:
-        _call_all(self._stops)
+        self._call_each(self._stops)
 
     def _leave(self) -> None:
         super()._leave()
-        _call_all(self._unlinks)
+        self._call_each(self._unlinks)
 
-
-def _call_all(fns: list[Callable[[], object]]) -> None:
-    """Each of them once, also if several are at it."""
-    while True:
-        try:
-            fn = fns.pop()
-        except IndexError:
-            return
-        fn()
+    @staticmethod
+    def _call_each(fns: list[Callable[[], object]]) -> None:
+        """Each of them once, also if several are at it."""
+        while True:
+            try:
+                fn = fns.pop()
+            except IndexError:
+                return
+            fn()
 
 
 def _expire(node: "weakref.ref[Node]", _pins: Pins | None, cause: BaseException | None) -> None:
@@ -313,7 +313,6 @@ class _Closing(weakref.ref[Chan[None]]):
             self.node.forget(self)
 
 
-def _drop(closing: weakref.ref[Chan[None]]) -> None:
-    """The channel is gone."""
-    assert isinstance(closing, _Closing)
+def _drop(closing: _Closing) -> None:
+    """The channel is gone. Knows no globals, as `__del__`."""
     closing.node.forget(closing)
