@@ -15,7 +15,7 @@ from decimal import Decimal
 
 import pytest
 
-from gofer import Chan, WaitGroup, context, current, fork, go, gosched, runtime, select
+from gofer import Chan, WaitGroup, _cancel, context, current, fork, go, gosched, runtime, select
 from gofer.context import (
     Canceled,
     DeadlineExceeded,
@@ -950,6 +950,64 @@ def test_who_sees_the_error_finds_done_closed():
         assert ctx.done.closed
         assert unasked.done.closed
         cancelling.join()
+
+
+def amidst_of_a_cancel(look):
+    """Calls look(cancel, child) in the course of a cancel, before the child's `done` is closed.
+
+    So it plays another thread.
+    """
+    root, cancel = with_cancel(background())
+    child, _ = with_cancel(root)
+    before, log = child.done, []
+
+    def call():
+        log.append(before.closed)
+        log.append(look(cancel, child))
+
+    when_done(root, call)
+    cancel()
+    assert log[0] is False
+    return log[1]
+
+
+def test_amidst_of_a_cancel_who_sees_the_error_finds_done_closed():
+    assert amidst_of_a_cancel(lambda _, child: (type(child.err()), child.done.closed)) == (
+        Canceled,
+        True,
+    )
+
+
+def test_amidst_of_a_cancel_another_one_does_all_of_it():
+    assert amidst_of_a_cancel(lambda cancel, child: (cancel(), child.done.closed)) == (None, True)
+
+
+@pytest.mark.parametrize(
+    ("step", "derive"),
+    [
+        ("first", with_cancel),
+        ("first", functools.partial(with_timeout, d=LONG)),
+        ("after_func", functools.partial(with_timeout, d=LONG)),
+    ],
+)
+def test_a_cancel_amidst_of_making_a_child(step, derive, monkeypatch):
+    parent, cancel = with_cancel(background())
+    inner = getattr(_cancel, step)
+    results = []
+
+    def cancel_before(*args):
+        monkeypatch.undo()
+        cancel()
+        results.append(inner(*args))
+        return results[-1]
+
+    monkeypatch.setattr(_cancel, step, cancel_before)
+    child, _ = derive(parent)
+    assert_cancelled(child)
+    assert child.err() is parent.err()
+    (result,) = results
+    if step == "after_func":
+        assert not result.stop()  # the timer has been stopped
 
 
 def test_who_is_woken_cancels_the_child():
