@@ -18,11 +18,11 @@ What must stay true of a `Group`:
 
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
-from types import CodeType, TracebackType
-from typing import Any, Final, NoReturn, ParamSpec, TypeVar
+from types import TracebackType
+from typing import Any, NoReturn, ParamSpec, TypeVar
 
 from gofer import _core, _report
+from gofer._check import refuse_coroutine_function
 from gofer._core import Goroutine, Semaphore, Task, current, fork, go, gosched
 from gofer.errors import Cancelled, Deadlock, GoroutineExit
 from gofer.scope import shield
@@ -61,7 +61,7 @@ def run(main: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
     `RuntimeError` if the caller is a goroutine other than 1, or a thread other than the main one;
     `TypeError` if `main` is a coroutine function.
     """
-    _refuse_coroutine_function("run", main)
+    refuse_coroutine_function("run", main)
     outer = _core.begin_run()
     try:
         try:
@@ -81,21 +81,6 @@ def goexit() -> NoReturn:
     Go.
     """
     raise GoroutineExit
-
-
-_CO_COROUTINE: Final = 0x80  # inspect.CO_COROUTINE, without importing inspect
-
-
-def _refuse_coroutine_function(what: str, fn: Callable[..., object]) -> None:
-    inner: Any = fn
-    while isinstance(inner, partial):
-        inner = inner.func
-    code = getattr(inner, "__code__", None)
-    if isinstance(code, CodeType) and code.co_flags & _CO_COROUTINE:
-        raise TypeError(
-            f"{what}() of the coroutine function {code.co_qualname}: calling it would not run it; "
-            f"use gofer.aio (aio.await_({code.co_qualname}(...)) in a plain function)"
-        )
 
 
 # --- groups -------------------------------------------------------------------------------------
@@ -161,7 +146,7 @@ class Group:
         """
         if not callable(fn):
             raise TypeError(f"Group.go() of {fn!r}: it can not be called; pass a function")
-        _refuse_coroutine_function("Group.go", fn)
+        refuse_coroutine_function("Group.go", fn)
         if self._state is not _OPEN:
             raise self._not_open("go")
         if self._slots is None:
