@@ -83,7 +83,7 @@ bool timer_start(timer *t, worker *w) {
     bool done = put_in(h, t), earliest = done && t->slot == 1;
     lock_release(&h->lock);
     if (!done) return false;
-    if (earliest && w != g_worker && atomic_load(&w->sleeping)) g_hooks.ring(w);
+    if (earliest) g_hooks.armed(w, t->when);
     return true;
 }
 
@@ -95,6 +95,10 @@ bool timer_stop(timer *t) {
     if (armed) take_out(h, t);
     lock_release(&h->lock);
     return armed;
+}
+
+void timer_after_fork(timer *t) {
+    if (t->heap) lock_reset(&t->heap->lock);
 }
 
 void timers_move(timers *from, timers *to) {
