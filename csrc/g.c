@@ -494,7 +494,7 @@ static int cancelled_error(G *g) {
         if (g->worker && !g_collecting) g_step_aside(g);
         if (!g->named && clock_coarse_ns() - g->since > REFUSED_LONG) {
             g->named = true;
-            g_hooks.swallows(g);
+            if (g_hooks.swallows(g) < 0) return -1;
         }
     }
     PyErr_SetNone(rt.errors.cancelled);

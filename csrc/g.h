@@ -236,10 +236,12 @@ extern struct g_hooks {
     void (*main_ended)(PyObject *);        /* in the child of a fork goroutine 1 may be any; not to return */
     worker *(*keeper)(void);               /* whose timers foreign threads use; NULL with an exception */
     void (*start_quietly)(G *);            /* g_spawn for a timer's callback: allocates nothing */
+    void (*armed)(worker *, int64_t when); /* a timer was put into its heap before all others */
     /* scope.c: */
     void (*inherit)(G *, G *from);         /* a new goroutine joins the scope of `from`, which is in one */
     void (*left)(G *);                     /* one that is in a scope has ended */
     bool (*is_cancelled)(G *);             /* the calling goroutine; puts P_CANCEL right */
+    void (*after_fork)(G *);               /* in the child, before `left`, for one that is lost */
     /* scope_bubble.c, for one that is in a bubble: */
     void (*blocked)(G *);                  /* the calling goroutine is about to wait */
     void (*woken)(G *);                    /* one that has waited, or is about to, can run */
@@ -248,7 +250,7 @@ extern struct g_hooks {
     void (*join_bubble)(G *, struct bubble *);   /* a new goroutine, from a timer */
     void (*yields)(G *);                   /* explore.c, while it explores: of its own accord */
     /* module.c: */
-    void (*swallows)(G *);                 /* it is cancelled and goes on all the same */
+    int (*swallows)(G *);                  /* it is cancelled and goes on all the same; -1: with another exception */
 } g_hooks;
 
 /* What both rooms know of the program. */

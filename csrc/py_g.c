@@ -145,7 +145,8 @@ static void failed(G *g) {
     if (!exc) return;
     bool killed = relaxed_load(&g->pending) & P_KILL;
     if (PyErr_GivenExceptionMatches(exc, rt.errors.exit)) {}
-    else if (PyErr_GivenExceptionMatches(exc, rt.errors.cancelled)) note_cancelled(g);
+    else if (scope_is_cancellation(exc, false)) note_cancelled(g);
+    else if (scope_is_cancellation(exc, true)) {}
     else if (killed) {
         ps_raise(Py_NewRef(exc));
         PyErr_WriteUnraisable((PyObject *)g);
@@ -161,10 +162,12 @@ static void failed(G *g) {
     if (PyErr_Occurred()) PyErr_WriteUnraisable((PyObject *)g);
 }
 
-static void swallows(G *g) {
+static int swallows(G *g) {
     PyObject *r = py_swallows_hook ? PyObject_CallOneArg(py_swallows_hook, (PyObject *)g) : Py_NewRef(Py_None);
+    if (!r && !PyErr_ExceptionMatches(PyExc_Exception)) return -1;       /* Ctrl-C while it was printed */
     if (!r) PyErr_WriteUnraisable((PyObject *)g);
     Py_XDECREF(r);
+    return 0;
 }
 
 /* In the child of a fork that was made in this goroutine: the program ends with it.  Not as Py_Exit ends it:

@@ -487,6 +487,8 @@ int sched_visit(visitproc visit, void *arg) {
 static void thread_ended(PyObject *capsule) {
     G *g = PyCapsule_GetPointer(capsule, NULL);
     if (ps_finalizing()) return;                 /* its thread may still be asleep on it */
+    if (g != g_thread) g_hooks.after_fork(g);    /* we are in the child, and it is in the parent */
+    if (g->scope) g_hooks.left(g);
     g_wake_joiners(g);
     worker *k = atomic_load(&sched.keeper);
     if (!g->abandoned) atomic_fetch_sub(&sched.threads, 1);
@@ -523,4 +525,5 @@ void sched_init(void) {
     g_hooks.spawn_foreign = spawn_foreign;
     g_hooks.keeper = keeper;
     g_hooks.start_quietly = start_quietly;
+    g_hooks.armed = keeper_armed;
 }

@@ -23,6 +23,7 @@ extern struct sched_table {
     gqueue shared;                 /* unstarted, from foreign threads */
     _Atomic(worker *) keeper;      /* NULL until it is needed */
     _Atomic(int) keeper_rests;     /* nobody waits for a worker: the next spawn is to ring */
+    _Atomic(int64_t) keeper_looks; /* until when it sleeps at most, for the sake of stuck workers' timers */
 } sched;
 
 static inline int n_workers(void) { return atomic_load(&sched.n); }
@@ -58,5 +59,7 @@ enum verdict check_deadlock(void);
 worker *keeper(void);
 /* Work was put where it may wait behind somebody who is stuck. */
 void keeper_wake(void);
+/* A timer was put into w's heap before all others. */
+void keeper_armed(worker *w, int64_t when);
 
 #endif

@@ -16,11 +16,11 @@ struct scope {
     scope *parent;               /* owned; what the owner was in when it entered; NULL for nothing */
     node members;                /* goroutines whose innermost scope it is: G.in_scope */
     node children, sibling;      /* scopes entered in it; each owned while linked */
-    G *owner;                    /* who is in its with block; NULL before and after */
+    _Atomic(G *) owner;          /* who is in its with block; NULL before and after */
     word_t state;
     word_t asked;                /* cancelled itself */
     word_t cancelled;            /* itself, or through its parent: holds for every member */
-    bool expired;                /* by its own deadline */
+    word_t expired;              /* by its own deadline */
     bool is_shield;              /* its parent's cancellation does not reach it */
     bool shields_task;           /* neither does Task.cancel of its owner reach the owner in it */
     bool linked;
@@ -31,7 +31,7 @@ struct scope {
     waitgroup tasks;             /* started with scope_start_in that have not ended */
 };
 
-/* Supplies g_hooks.inherit, left and is_cancelled. */
+/* Supplies g_hooks.inherit, left, is_cancelled and after_fork. */
 void scope_init(void);
 /* Before anything else, in zeroed memory. */
 void scope_prepare(scope *s);
@@ -46,6 +46,9 @@ int scope_enter(scope *s);
 int scope_leave(scope *s, PyObject *error);
 /* From any thread. */
 void scope_cancel(scope *s);
+/* Whether an exception is Cancelled (or, with `exit`, GoroutineExit), or a group of nothing else as
+   several except* make one. */
+bool scope_is_cancellation(PyObject *error, bool exit);
 
 /* A new goroutine, not queued yet, becomes a member, and one of the bubble that s is in. */
 void scope_inherit(scope *s, G *g);

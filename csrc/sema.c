@@ -182,7 +182,7 @@ static NOINLINE int mutex_lock_slow(mutex *m, G *g, PyObject *self) {
 int mutex_lock(mutex *m, PyObject *self) {
     G *g = g_self();
     if (UNLIKELY(!g)) return -1;
-    if (LIKELY(word_move(&m->state, 0, MUTEX_LOCKED))) { g_could_switch(); return 0; }
+    if (LIKELY(mutex_try_lock(m))) { g_could_switch(); return 0; }
     return mutex_lock_slow(m, g, self);
 }
 

@@ -89,7 +89,7 @@ bool timer_start(timer *t, timers *h) {
     bool done = put_in(h, t), earliest = done && t->slot == 1;
     lock_release(&h->lock);
     if (!done) return false;
-    if (earliest && w && w != g_worker && atomic_load(&w->sleeping)) g_hooks.ring(w);
+    if (earliest && w) g_hooks.armed(w, t->when);
     return true;
 }
 
@@ -110,6 +110,10 @@ bool timer_armed(timer *t) {
     bool armed = t->slot != 0;
     lock_release(&h->lock);
     return armed;
+}
+
+void timer_after_fork(timer *t) {
+    if (t->heap) lock_reset(&t->heap->lock);
 }
 
 void timers_move(timers *from, timers *to) {

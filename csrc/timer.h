@@ -3,9 +3,9 @@
    What must stay true:
    - A heap, and `slot` of the timers in it, are touched under its lock only.  Its memory is never given
      back while a timer remembers it.
-   - A callback runs under that lock, on the worker's thread with its thread state attached.  It may
-     claim and ready goroutines and take the locks of channels and scopes; it must not touch timers or run
-     Python code.
+   - A callback runs under that lock, with the thread state attached: on the worker's thread, or on the
+     keeper's when the worker is stuck.  It may claim and ready goroutines and take the locks of channels and
+     scopes; it must not touch timers or run Python code.
    - The heap of a bubble (scope_bubble.c) lives by the bubble's own clock and is run by the bubble.
    - So once timer_stop has returned, the callback is not running and will not run: its owner may go. */
 #ifndef GOFER_TIMER_H
@@ -48,7 +48,9 @@ bool timer_start(timer *t, timers *h);
 /* true when it was armed and will now not fire. */
 bool timer_stop(timer *t);
 bool timer_armed(timer *t);
-/* After a fork: everything that is armed in `from` goes on in `to`. */
+/* In the child of a fork nobody holds the lock of the heap where t is. */
+void timer_after_fork(timer *t);
+/* The same, for all: everything that is armed in `from` goes on in `to`. */
 void timers_move(timers *from, timers *to);
 /* Fires all that are due; how many. */
 int timers_run(timers *h, int64_t now);

@@ -181,7 +181,7 @@ class Group:
         cancelled: BaseException | None = None
         stray = False  # a Cancelled, and nobody has cancelled this scope
         place = -1  # of the body's failure among the members'
-        if isinstance(error, Cancelled):
+        if error is not None and _is_only(error, Cancelled):
             cancelled = error
             stray = not self._scope.cancelled
         elif isinstance(error, Exception) and not isinstance(error, Deadlock):
@@ -209,7 +209,7 @@ class Group:
                 passes = cancelled
             if passes is not None and passes is not error:
                 raise passes
-            return passes is None and isinstance(error, Cancelled)
+            return passes is None and cancelled is not None and cancelled is error
         finally:
             # The exceptions hold this frame: break the circle.
             del error, passes, cancelled, interrupt, failures, failed
@@ -220,9 +220,9 @@ class Group:
         """What a member runs."""
         try:
             return fn(*args, **kwargs)
-        except (Cancelled, GoroutineExit):
-            raise
         except BaseException as error:
+            if _is_only(error, (Cancelled, GoroutineExit)):
+                raise
             with suppress(Exception):  # an exception may be of any class
                 error.add_note(f"in {_report.origin(current())}")
             # extend: when memory is short, CPython 3.15 drops twice what it can not append
@@ -279,6 +279,15 @@ class Group:
             f"Group.{what}() after the with: its members have all ended and nobody would wait for "
             "this one; start it inside the with, or use go() or fork()"
         )
+
+
+def _is_only(
+    error: BaseException, kinds: type[BaseException] | tuple[type[BaseException], ...]
+) -> bool:
+    """Whether it is of these kinds, or a group of nothing else as several `except*` make one."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(_is_only(part, kinds) for part in error.exceptions)
+    return isinstance(error, kinds)
 
 
 def _this_task() -> Task[Any]:
