@@ -285,9 +285,10 @@ def _is_only(
     error: BaseException, kinds: type[BaseException] | tuple[type[BaseException], ...]
 ) -> bool:
     """Whether it is of these kinds, or a group of nothing else as several `except*` make one."""
-    if isinstance(error, BaseExceptionGroup):
-        return all(_is_only(part, kinds) for part in error.exceptions)
-    return isinstance(error, kinds)
+    if not isinstance(error, BaseExceptionGroup):
+        return isinstance(error, kinds)
+    parts: tuple[BaseException, ...] = error.exceptions
+    return all(_is_only(part, kinds) for part in parts)
 
 
 def _this_task() -> Task[Any]:
