@@ -287,8 +287,8 @@ def _is_only(
     """Whether it is of these kinds, or a group of nothing else as several `except*` make one."""
     if not isinstance(error, BaseExceptionGroup):
         return isinstance(error, kinds)
-    parts: tuple[BaseException, ...] = error.exceptions
-    return all(_is_only(part, kinds) for part in parts)
+    group: BaseExceptionGroup[BaseException] = error  # pyright: ignore[reportUnknownVariableType]
+    return all(_is_only(part, kinds) for part in group.exceptions)
 
 
 def _this_task() -> Task[Any]:
