@@ -113,7 +113,7 @@ PYTHON_ROOMS = {
     "time": {"_core", "errors", "_guard"},
     "sync": {"_core", "errors", "_guard"},
     "scope": {"_core", "errors"},
-    "context": {"_core", "errors", "_cancel", "_check", "time"},
+    "context": {"_core", "errors", "_cancel", "_check", "scope", "time"},
     "goroutine": {"_core", "errors", "_check", "_report", "scope"},
     "runtime": {"_core", "errors", "_report", "scope", "goroutine", "chan", "time", "sync"},
     "testing": {"_core", "errors", "scope", "goroutine", "runtime"},
