@@ -361,9 +361,15 @@ static NOINLINE void reap(worker *w) {
     }
 }
 
+/* Collections take half of the time at most, however many objects there are. */
 static NOINLINE void hostile_moment(worker *w) {
-    uint32_t rare = 64 + (w->alive > 0 ? (uint32_t)w->alive / 4 : 0);    /* it looks at each of them */
-    if (rng_below(&w->rng, rare) == 0 && !g_collecting) PyGC_Collect();
+    static _Atomic(int64_t) next;
+    if (rng_below(&w->rng, 64) || g_collecting) return;
+    int64_t start = clock_ns();
+    if (start < relaxed_load(&next)) return;
+    PyGC_Collect();
+    int64_t end = clock_ns();
+    relaxed_store(&next, end + (end - start));
 }
 
 /* A killed goroutine whose wait was served all the same ends at its next bytecode boundary. */
