@@ -59,13 +59,15 @@ static PyObject *py_close(PyObject *self, PyObject *unused) {
 /* A timer's channel holds a tick until it is taken, but is unbuffered to all who look (as in Go 1.23). */
 static Py_ssize_t py_len(PyObject *self) {
     chan *c = chan_of(self);
-    return c->alarm ? 0 : c->len;
+    return c->alarm ? 0 : chan_len(c);
 }
 static PyObject *py_cap(PyObject *self, void *unused) {
     chan *c = chan_of(self);
     return PyLong_FromSsize_t(c->alarm ? 0 : c->cap);
 }
-static PyObject *py_closed(PyObject *self, void *unused) { return PyBool_FromLong(chan_of(self)->closed); }
+static PyObject *py_closed(PyObject *self, void *unused) {
+    return PyBool_FromLong(chan_is_closed(chan_of(self)));
+}
 static int py_bool(PyObject *self) { return 1; }
 
 static PyObject *view_new(PyTypeObject *type, chan *c) {
@@ -113,7 +115,8 @@ static void chan_dealloc(chan *c) {
 }
 
 static PyObject *chan_repr(chan *c) {
-    return PyUnicode_FromFormat("<Chan %zd/%zd%s at %p>", c->len, c->cap, c->closed ? " closed" : "", c);
+    const char *closed = chan_is_closed(c) ? " closed" : "";
+    return PyUnicode_FromFormat("<Chan %zd/%zd%s at %p>", chan_len(c), c->cap, closed, c);
 }
 
 #define DOC_SEND \

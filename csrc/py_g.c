@@ -109,6 +109,13 @@ PyObject *py_panic_hook, *py_child_ended_hook, *py_swallows_hook;       /* set_h
 /* Ends the process.  The hook prints and exits; what follows it here is for when it can not. */
 static void panic(G *g, PyObject *exc) {
     PyObject *hook = py_panic_hook;
+    bubble *b = g->bubble ? g->scope->bubble : NULL;
+    if (b && b->panic) {                 /* a test, which goes on */
+        PyObject *r = PyObject_CallFunctionObjArgs(b->panic, (PyObject *)g, exc, NULL);
+        if (!r) PyErr_WriteUnraisable((PyObject *)g);
+        Py_XDECREF(r);
+        return;
+    }
     if (hook) {
         PyObject *r = PyObject_CallFunctionObjArgs(hook, (PyObject *)g, exc, NULL);
         if (!r && relaxed_load(&g->pending) & P_KILL) {      /* another one panics, or run() is over */
@@ -130,7 +137,7 @@ static void note_cancelled(G *g) {
     g->exception = PyObject_CallFunction(rt.errors.canceled, "s",
                                          "join of a task that was cancelled: it has no result");
     if (!g->exception) g->exception = ps_take_exception();
-    g->seen = true;
+    relaxed_store(&g->seen, true);
 }
 
 static void failed(G *g) {
@@ -138,7 +145,8 @@ static void failed(G *g) {
     if (!exc) return;
     bool killed = relaxed_load(&g->pending) & P_KILL;
     if (PyErr_GivenExceptionMatches(exc, rt.errors.exit)) {}
-    else if (PyErr_GivenExceptionMatches(exc, rt.errors.cancelled)) note_cancelled(g);
+    else if (scope_is_cancellation(exc, false)) note_cancelled(g);
+    else if (scope_is_cancellation(exc, true)) {}
     else if (killed) {
         ps_raise(Py_NewRef(exc));
         PyErr_WriteUnraisable((PyObject *)g);
@@ -147,17 +155,19 @@ static void failed(G *g) {
         if (exits) g_interrupt_main(Py_NewRef(exc));
         if (g->kind == KIND_TASK) {
             g->exception = Py_NewRef(exc);
-            g->seen = exits;
+            relaxed_store(&g->seen, exits);
         } else if (!exits) panic(g, exc);
     }
     Py_DECREF(exc);
     if (PyErr_Occurred()) PyErr_WriteUnraisable((PyObject *)g);
 }
 
-static void swallows(G *g) {
+static int swallows(G *g) {
     PyObject *r = py_swallows_hook ? PyObject_CallOneArg(py_swallows_hook, (PyObject *)g) : Py_NewRef(Py_None);
+    if (!r && !PyErr_ExceptionMatches(PyExc_Exception)) return -1;       /* Ctrl-C while it was printed */
     if (!r) PyErr_WriteUnraisable((PyObject *)g);
     Py_XDECREF(r);
+    return 0;
 }
 
 /* In the child of a fork that was made in this goroutine: the program ends with it.  Not as Py_Exit ends it:
@@ -182,18 +192,19 @@ static PyObject *goroutine_id(G *g, void *unused) { return PyLong_FromUnsignedLo
 static PyObject *goroutine_state(G *g, void *unused) { return PyUnicode_InternFromString(state_name(g)); }
 static PyObject *goroutine_done(G *g, void *unused) { return PyBool_FromLong(g_is_dead(g)); }
 
-static PyObject *default_name(G *g) {
-    if (g == rt.main) return PyUnicode_FromString("main");
-    if (g_is_foreign(g)) return PyUnicode_FromString("thread");
-    if (g->args) return name_of(fnref_get(g->fn));
-    return PyUnicode_FromFormat("goroutine %llu", (unsigned long long)g->id);
-}
-
 static PyObject *goroutine_name(G *g, void *unused) {
     lock_acquire(&g->lock);
     PyObject *name = Py_XNewRef(g->name);
+    PyObject *fn = g->args ? Py_NewRef(fnref_get(g->fn)) : NULL;     /* it may be about to end */
     lock_release(&g->lock);
-    return name ? name : default_name(g);
+    if (!name) {
+        if (g == rt.main) name = PyUnicode_FromString("main");
+        else if (g_is_foreign(g)) name = PyUnicode_FromString("thread");
+        else if (fn) name = name_of(fn);
+        else name = PyUnicode_FromFormat("goroutine %llu", (unsigned long long)g->id);
+    }
+    Py_XDECREF(fn);
+    return name;
 }
 
 static int goroutine_set_name(G *g, PyObject *value, void *unused) {
@@ -214,7 +225,8 @@ static PyObject *goroutine_repr(G *g) {
     PyObject *name = goroutine_name(g, NULL);
     if (!name) return NULL;
     const char *kind = g->kind == KIND_TASK ? "Task" : "Goroutine";
-    const char *state = state_name(g), *why = strcmp(state, "waiting") ? "" : wait_reason_names[g->why];
+    const char *state = state_name(g);
+    const char *why = strcmp(state, "waiting") ? "" : wait_reason_names[relaxed_load(&g->why)];
     PyObject *r = PyUnicode_FromFormat("<%s %llu %R %s%s%s%s>", kind, (unsigned long long)g->id, name,
                                        state, *why ? " (" : "", why, *why ? ")" : "");
     Py_DECREF(name);
@@ -264,7 +276,7 @@ static PyObject *task_join(PyObject *self, PyObject *const *args, Py_ssize_t nar
     G *g = (G *)self;
     if (no_args("join", nargs) < 0 || sema_join(g) < 0) return NULL;
     if (g->exception) {
-        g->seen = true;
+        relaxed_store(&g->seen, true);
         ps_raise(Py_NewRef(g->exception));
         return NULL;
     }
@@ -278,7 +290,7 @@ static PyObject *task_join(PyObject *self, PyObject *const *args, Py_ssize_t nar
 static PyObject *task_exception(PyObject *self, PyObject *const *args, Py_ssize_t nargs) {
     G *g = (G *)self;
     if (no_args("exception", nargs) < 0 || sema_join(g) < 0) return NULL;
-    g->seen = true;
+    relaxed_store(&g->seen, true);
     return Py_NewRef(g->exception ? g->exception : Py_None);
 }
 
@@ -301,8 +313,8 @@ static int task_clear(G *g) {
 
 /* A failure that nobody has seen is reported when the task goes. */
 static void task_finalize(G *g) {
-    if (!g->exception || g->seen) return;
-    g->seen = true;
+    if (!g->exception || relaxed_load(&g->seen)) return;
+    relaxed_store(&g->seen, true);
     PyObject *before = ps_take_exception();
     ps_raise(Py_NewRef(g->exception));
     PyErr_WriteUnraisable((PyObject *)g);

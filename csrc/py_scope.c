@@ -91,10 +91,17 @@ PyTypeObject CancelScope_Type = {
 };
 
 /* --- shield ------------------------------------------------------------------------------------------------ */
-static PyObject *shield_vectorcall(PyObject *type, PyObject *const *args, size_t nargsf, PyObject *kwnames) {
-    PyObject *self = scope_vectorcall(type, args, nargsf, kwnames);
+static PyObject *as_shield(PyObject *self) {
     if (self) ((scope *)self)->is_shield = true;
     return self;
+}
+
+static PyObject *shield_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
+    return as_shield(scope_new(type, args, kwargs));
+}
+
+static PyObject *shield_vectorcall(PyObject *type, PyObject *const *args, size_t nargsf, PyObject *kwnames) {
+    return as_shield(scope_vectorcall(type, args, nargsf, kwnames));
 }
 
 static PyMethodDef shield_methods[] = {
@@ -111,7 +118,7 @@ PyTypeObject Shield_Type = {
               "Scopes and time-outs of its own work inside; Ctrl-C, the end of run() and Deadlock come through.",
     .tp_basicsize = sizeof(scope),
     .tp_flags = Py_TPFLAGS_DEFAULT,
-    .tp_new = scope_new,
+    .tp_new = shield_new,
     .tp_vectorcall = shield_vectorcall,
     .tp_dealloc = (destructor)scope_dealloc,
     .tp_repr = (reprfunc)repr,
@@ -128,7 +135,7 @@ static PyObject *timeout_vectorcall(PyObject *type, PyObject *const *args, size_
     if (one_arg("timeout", PyVectorcall_NARGS(nargsf)) < 0) return NULL;
     if (args[0] != Py_None && duration_ns(args[0], "timeout", &ns) < 0) return NULL;
     scope *s = new_scope((PyTypeObject *)type);
-    if (s) s->ns = ns;
+    if (s && ns < NEVER / 2) s->ns = ns;         /* beyond that it is as good as none, and Deadlock is to see it so */
     return (PyObject *)s;
 }
 
@@ -137,17 +144,19 @@ static PyObject *timeout_new(PyTypeObject *type, PyObject *args, PyObject *kwarg
     return timeout_vectorcall((PyObject *)type, ((PyTupleObject *)args)->ob_item, (size_t)PyTuple_GET_SIZE(args), names);
 }
 
+static PyObject *seconds(const scope *s) { return PyFloat_FromDouble(s->ns > 0 ? (double)s->ns * 1e-9 : 0); }
+
 static PyObject *timeout_repr(scope *s) {
-    PyObject *d = s->ns == NEVER ? Py_NewRef(Py_None) : PyFloat_FromDouble((double)s->ns * 1e-9);
-    PyObject *r = d ? PyUnicode_FromFormat("<timeout(%R) %s%s at %p>", d, state_of(s), s->expired ? " expired" : "", s)
-                    : NULL;
+    PyObject *d = s->ns == NEVER ? Py_NewRef(Py_None) : seconds(s);
+    PyObject *r = d ? PyUnicode_FromFormat("<timeout(%R) %s%s at %p>", d, state_of(s),
+                                           relaxed_load(&s->expired) ? " expired" : "", s) : NULL;
     Py_XDECREF(d);
     return r;
 }
 
 /* In place of the Cancelled that ended the block, which is its cause. */
 static void raise_timeout(scope *s, PyObject *cancelled) {
-    PyObject *d = PyFloat_FromDouble((double)s->ns * 1e-9);
+    PyObject *d = seconds(s);
     PyObject *text = d ? PyUnicode_FromFormat("timeout(%R) expired", d) : NULL;
     PyObject *error = text ? PyObject_CallOneArg(PyExc_TimeoutError, text) : NULL;
     Py_XDECREF(d);
@@ -166,7 +175,7 @@ static PyObject *timeout_exit(PyObject *self, PyObject *const *args, Py_ssize_t 
     return NULL;
 }
 
-static PyObject *timeout_expired(scope *s, void *unused) { return PyBool_FromLong(s->expired); }
+static PyObject *timeout_expired(scope *s, void *unused) { return PyBool_FromLong(relaxed_load(&s->expired)); }
 
 static PyMethodDef timeout_methods[] = {
     {"__enter__", enter, METH_NOARGS, NULL},
@@ -238,8 +247,66 @@ PyTypeObject GroupScope_Type = {
     .tp_getset = group_getset,
 };
 
+/* --- bubble -------------------------------------------------------------------------------------------------- */
+static PyObject *bubble_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
+    PyObject *panic_hook;
+    if (!PyArg_ParseTuple(args, "O:bubble", &panic_hook)) return NULL;
+    bubble *b = (bubble *)new_scope(type);
+    if (b) b->panic = Py_NewRef(panic_hook);
+    return (PyObject *)b;
+}
+
+static PyObject *none_or_null(int result) {
+    if (result < 0) return NULL;
+    Py_RETURN_NONE;
+}
+
+static PyObject *py_bubble_enter(PyObject *self, PyObject *unused) { return none_or_null(bubble_enter((bubble *)self)); }
+
+static PyObject *py_bubble_leave(PyObject *self, PyObject *error) {
+    int ours = bubble_leave((bubble *)self, error == Py_None ? NULL : error);
+    return ours < 0 ? NULL : PyBool_FromLong(ours);
+}
+
+static PyObject *py_bubble_join(PyObject *self, PyObject *const *args, Py_ssize_t nargs) {
+    return no_args("join", nargs) < 0 ? NULL : none_or_null(bubble_join((bubble *)self));
+}
+
+static PyObject *py_bubble_wait(PyObject *module, PyObject *const *args, Py_ssize_t nargs) {
+    G *g = g_self();
+    if (!g || no_args("wait", nargs) < 0) return NULL;
+    if (g->bubble) return none_or_null(bubble_wait(g->scope->bubble));
+    PyErr_SetString(PyExc_RuntimeError, "wait() outside of a bubble: it waits for the other goroutines of one; use it "
+                                        "inside `with bubble():`");
+    return NULL;
+}
+
+static PyMethodDef bubble_methods[] = {
+    {"enter", py_bubble_enter, METH_NOARGS, NULL},
+    {"leave", py_bubble_leave, METH_O, NULL},
+    {"cancel", cancel, METH_NOARGS, NULL},
+    {"join", FAST(py_bubble_join), METH_FASTCALL, NULL},
+    {NULL},
+};
+PyTypeObject Bubble_Type = {
+    PyVarObject_HEAD_INIT(NULL, 0)
+    .tp_name = "gofer._core.bubble",
+    .tp_basicsize = sizeof(bubble),
+    .tp_flags = Py_TPFLAGS_DEFAULT,
+    .tp_new = bubble_new,
+    .tp_dealloc = (destructor)bubble_dealloc,
+    .tp_repr = (reprfunc)repr,
+    .tp_methods = bubble_methods,
+};
+
+static PyMethodDef functions[] = {
+    {"bubble_wait", FAST(py_bubble_wait), METH_FASTCALL, NULL},
+    {NULL},
+};
+
 int py_scope_add(PyObject *module) {
     scope_init();
     return PyModule_AddType(module, &CancelScope_Type) < 0 || PyModule_AddType(module, &Shield_Type) < 0
-        || PyModule_AddType(module, &Timeout_Type) < 0 || PyModule_AddType(module, &GroupScope_Type) < 0 ? -1 : 0;
+        || PyModule_AddType(module, &Timeout_Type) < 0 || PyModule_AddType(module, &GroupScope_Type) < 0
+        || PyModule_AddType(module, &Bubble_Type) < 0 || PyModule_AddFunctions(module, functions) < 0 ? -1 : 0;
 }

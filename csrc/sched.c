@@ -57,12 +57,15 @@ static void worker_main(void *arg) {
     pthread_sigmask(SIG_SETMASK, &program_signals, NULL);    /* a child process inherits it */
     PyGILState_STATE held = PyGILState_Ensure();
     if (g_adopt_thread(w) == 0) {
+        atomic_store(&w->live, 1);
         atomic_fetch_sub(&sched.searching, 1);
         w->idler = w->host;
         g_idle(w->host);
         pool_use(NULL);
         g_worker = NULL;
-        w->ts = NULL;
+        lock_acquire(&sched.lock);               /* the keeper may be looking at w->ts */
+        atomic_store(&w->live, 0);
+        lock_release(&sched.lock);
     } else {
         atomic_fetch_sub(&sched.searching, 1);
         PyErr_Clear();
@@ -117,8 +120,9 @@ static int attach_main(void) {
     if (g_adopt_thread(w) < 0) { worker_free(w); return -1; }
     pthread_sigmask(SIG_SETMASK, NULL, &program_signals);
     w->host->id = 1;
+    atomic_store(&w->live, 1);
     rt.main = w->host;
-    w->alive = 1;
+    relaxed_store(&w->alive, 1);
     sched.all[0] = w;
     if (!n_workers()) atomic_store(&sched.n, 1);
     return worker_make_idler(w) < 0 ? -1 : g_hooks.attached();
@@ -176,8 +180,8 @@ static int spawn_foreign(G *g) {
 static void start_quietly(G *g) {
     worker *w = g_worker;
     if (w == relaxed_load(&sched.keeper)) { share(g); return; }
-    w->spawned++;
-    w->alive++;
+    relaxed_add(&w->spawned, 1);
+    relaxed_add(&w->alive, 1);
     g_queue_fresh(w, g);
     atomic_thread_fence(memory_order_seq_cst);
     if (relaxed_load(&sched.idle) && !relaxed_load(&sched.searching)) wake_one(relaxed_load(&sched.procs));
@@ -190,14 +194,14 @@ static G *take_shared(worker *w) {
     lock_acquire(&sched.lock);
     G *g = gqueue_pop(&sched.shared);
     lock_release(&sched.lock);
-    if (g) { w->spawned++; w->alive++; }
+    if (g) { relaxed_add(&w->spawned, 1); relaxed_add(&w->alive, 1); }
     return g;
 }
 
 static bool may_steal(const worker *w) { return w->index < relaxed_load(&sched.procs); }
 
 static bool can_be_robbed(worker *w, worker *victim) {
-    return victim && victim != w && gqueue_len(&victim->fresh);
+    return victim && victim != w && !victim->choose && gqueue_len(&victim->fresh);
 }
 
 /* Half of another's unstarted goroutines become ours. */
@@ -207,7 +211,7 @@ static void rob(worker *w, worker *victim) {
     if (n > STEAL_MOST) n = STEAL_MOST;
     for (uint32_t i = 0; i < n; i++) gqueue_push(&w->hand, gqueue_pop(&victim->fresh));
     lock_release(&victim->fresh_lock);
-    w->stolen += n;
+    relaxed_add(&w->stolen, n);
     lock_acquire(&w->fresh_lock);
     for (G *g; (g = gqueue_pop(&w->hand)); gqueue_push(&w->fresh, g)) g->stamp = w->stamp++;
     lock_release(&w->fresh_lock);
@@ -215,7 +219,7 @@ static void rob(worker *w, worker *victim) {
 
 /* A worker beyond gomaxprocs leaves others their work, unless the keeper has found them stuck since. */
 static bool is_stuck(worker *victim) {
-    return relaxed_load(&victim->stuck_at) == watched_tick(victim);
+    return relaxed_load(&victim->stuck_at) == relaxed_load(&victim->tick);
 }
 
 static bool steal(worker *w) {
@@ -353,7 +357,7 @@ static void doze(worker *w) {
             return;
         }
     }
-    w->sleeps++;
+    relaxed_add(&w->sleeps, 1);
     PyEval_SaveThread();
     netpoll_wait(w->poller, until, signals);
     PyEval_RestoreThread(w->ts);
@@ -423,11 +427,11 @@ sched_stats sched_count(void) {
         worker *w = sched.all[i];
         if (!w) continue;
         s.workers += relaxed_load(&w->stop) != 2;
-        s.goroutines += w->alive;
-        s.switches += w->switches;
-        s.spawned += w->spawned;
-        s.stolen += w->stolen;
-        s.sleeps += w->sleeps;
+        s.goroutines += relaxed_load(&w->alive);
+        s.switches += relaxed_load(&w->switches);
+        s.spawned += relaxed_load(&w->spawned);
+        s.stolen += relaxed_load(&w->stolen);
+        s.sleeps += relaxed_load(&w->sleeps);
     }
     return s;
 }
@@ -483,6 +487,8 @@ int sched_visit(visitproc visit, void *arg) {
 static void thread_ended(PyObject *capsule) {
     G *g = PyCapsule_GetPointer(capsule, NULL);
     if (ps_finalizing()) return;                 /* its thread may still be asleep on it */
+    if (g != g_thread) g_hooks.after_fork(g);    /* we are in the child, and it is in the parent */
+    if (g->scope) g_hooks.left(g);
     g_wake_joiners(g);
     worker *k = atomic_load(&sched.keeper);
     if (!g->abandoned) atomic_fetch_sub(&sched.threads, 1);
@@ -519,4 +525,5 @@ void sched_init(void) {
     g_hooks.spawn_foreign = spawn_foreign;
     g_hooks.keeper = keeper;
     g_hooks.start_quietly = start_quietly;
+    g_hooks.armed = keeper_armed;
 }

@@ -5,8 +5,8 @@
 #include "base.h"
 #include "g.h"
 
-/* Supplies g_hooks.find, spawned, ring, attach, spawn_foreign, keeper and start_quietly; the others are
-   module's. */
+/* Supplies g_hooks.find, spawned, ring, attach, spawn_foreign, keeper, start_quietly and armed; the
+   others are module's. */
 void sched_init(void);
 
 /* How many workers may take unstarted goroutines; sets it to n unless n is 0; what it was before. */

@@ -111,7 +111,9 @@ static void lose(G *g) {
     relaxed_store(&g->wait, W_ABANDONED);
     lock_reset(&g->lock);
     waitq_init(&g->joiners);
-    if (g->scope) g_hooks.left(g);
+    if (!g->scope) return;
+    g_hooks.after_fork(g);
+    g_hooks.left(g);
 }
 
 static void lose_queue(gqueue *q) {
@@ -144,7 +146,7 @@ static void keep_worker(worker *w) {
     relaxed_store(&w->stop, 0);
     w->index = 0;
     w->idler = NULL;
-    w->alive = 1;
+    relaxed_store(&w->alive, 1);
     w->is_main_thread = true;
     w->ident = PyThread_get_thread_ident();
     sched.all[0] = w;
@@ -159,6 +161,7 @@ void sched_after_fork(void) {
     ps_after_fork();
     lock_reset(&sched.lock);
     lock_reset(&rt.lock);
+    if (me) g_hooks.after_fork(me->cur);
     for (int i = 0; i < n_workers(); i++) {
         worker *w = sched.all[i];
         sched.all[i] = NULL;

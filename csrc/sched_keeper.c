@@ -1,8 +1,12 @@
 /* The keeper: a thread that runs no goroutines.  It exists where other threads than a single worker do.  It
-   keeps the timers of foreign threads, which no goroutine may hold up, and sees to it that unstarted
-   goroutines do not wait behind one that blocks its thread: while somebody has any it looks every STUCK_NS,
-   and declares a worker stuck that has not switched since.  A stuck worker may be robbed by all; if nobody
-   is idle, a new one is started to do it. */
+   keeps the timers of foreign threads, which no goroutine may hold up, and sees to it that nobody waits behind
+   a goroutine that blocks or keeps its thread:
+   - Unstarted goroutines.  While somebody has any it looks every STUCK_NS, and declares a worker stuck that has
+     not switched since.  A stuck worker may be robbed by all; if nobody is idle, a new one is started to do it.
+   - Timers.  It sleeps no longer than STUCK_NS after the first of all timers, and fires what is still there
+     then.  Who arms one that is due before that rings.  As in sched.c, one of the two sees the other: the one
+     puts the timer into the heap and then looks how long the keeper sleeps, the keeper says that it sleeps
+     (for ever, until it knows better) and then looks at the heaps. */
 #include "sched_table.h"
 #include <signal.h>
 
@@ -22,10 +26,11 @@ static bool anybody_waits(void) {
 /* Compares with the last look; true when somebody's goroutines are to be taken over. */
 static bool look_for_stuck(void) {
     bool found = false, all = true;
+    lock_acquire(&sched.lock);                   /* so that no thread ends meanwhile */
     for (int i = 0; i < n_workers(); i++) {
         worker *w = live_worker(i);
         if (!w) continue;
-        uint32_t tick = watched_tick(w);
+        uint32_t tick = relaxed_load(&w->tick);
         bool stuck = !atomic_load(&w->sleeping) && tick == w->watched && ps_is_blocked(w->ts);
         w->watched = tick;
         all = all && stuck;
@@ -33,7 +38,26 @@ static bool look_for_stuck(void) {
         relaxed_store(&w->stuck_at, tick);
         found = true;
     }
+    lock_release(&sched.lock);
     return found || (all && gqueue_len(&sched.shared));
+}
+
+/* When the first timer of a worker will be overdue. */
+static int64_t first_overdue(void) {
+    int64_t first = NEVER;
+    for (int i = 0; i < n_workers(); i++) {
+        worker *w = live_worker(i);
+        int64_t when = w ? relaxed_load(&w->timers->first) : NEVER;
+        if (when < first) first = when;
+    }
+    return first == NEVER ? NEVER : first + STUCK_NS;
+}
+
+static void fire_overdue(int64_t now) {
+    for (int i = 0; i < n_workers(); i++) {
+        worker *w = live_worker(i);
+        if (w && relaxed_load(&w->timers->first) <= now - STUCK_NS) timers_run(w->timers, now);
+    }
 }
 
 /* Detached: until a timer is due, the bell rings or the time is over; while `busy`, until nobody waits any
@@ -41,11 +65,16 @@ static bool look_for_stuck(void) {
 static bool watch(worker *k, bool busy, int64_t until) {
     for (;;) {
         int64_t next = busy ? clock_ns() + STUCK_NS : until;
+        atomic_store(&sched.keeper_looks, NEVER);
         fall_asleep(k);
-        int64_t first = relaxed_load(&k->timers->first);
+        atomic_thread_fence(memory_order_seq_cst);
+        int64_t first = relaxed_load(&k->timers->first), overdue = first_overdue();
+        atomic_store(&sched.keeper_looks, overdue);
+        if (overdue < next) next = overdue;
         netpoll_wait(k->poller, first < next ? first : next, false);
         atomic_store(&k->sleeping, 0);
-        if (!busy || relaxed_load(&k->stop) || relaxed_load(&k->timers->first) <= clock_ns()) return false;
+        int64_t now = clock_ns();
+        if (!busy || relaxed_load(&k->stop) || relaxed_load(&k->timers->first) <= now || overdue <= now) return false;
         if (look_for_stuck()) return true;
         if (!anybody_waits()) return false;
     }
@@ -56,6 +85,7 @@ static void keep(worker *k) {
     while (!relaxed_load(&k->stop)) {
         k->now = clock_ns();
         timers_run(k->timers, k->now);
+        fire_overdue(k->now);
         bool busy = lingers || anybody_waits();
         int64_t until = NEVER;
         if (!busy) {
@@ -104,4 +134,12 @@ worker *keeper(void) {
 void keeper_wake(void) {
     if (relaxed_load(&sched.keeper_rests) && atomic_exchange(&sched.keeper_rests, 0))
         worker_ring(atomic_load(&sched.keeper));
+}
+
+void keeper_armed(worker *w, int64_t when) {
+    worker *k = relaxed_load(&sched.keeper);
+    if (!k && w == g_worker) return;
+    atomic_thread_fence(memory_order_seq_cst);
+    if (w != g_worker && atomic_load(&w->sleeping)) worker_ring(w);
+    if (k && w != k && atomic_load(&k->sleeping) && when + STUCK_NS < relaxed_load(&sched.keeper_looks)) worker_ring(k);
 }

@@ -13,7 +13,7 @@ enum { MAX_WORKERS = 256 };
 static const int64_t RECHECK_NS = 40000000;
 
 extern struct sched_table {
-    worker *all[MAX_WORKERS];
+    _Atomic(worker *) all[MAX_WORKERS];
     _Atomic(int) n;                /* places in use, counting the main thread's */
     _Atomic(int) procs;
     _Atomic(int) idle, searching;
@@ -23,6 +23,7 @@ extern struct sched_table {
     gqueue shared;                 /* unstarted, from foreign threads */
     _Atomic(worker *) keeper;      /* NULL until it is needed */
     _Atomic(int) keeper_rests;     /* nobody waits for a worker: the next spawn is to ring */
+    _Atomic(int64_t) keeper_looks; /* until when it sleeps at most, for the sake of stuck workers' timers */
 } sched;
 
 static inline int n_workers(void) { return atomic_load(&sched.n); }
@@ -30,7 +31,7 @@ static inline int n_workers(void) { return atomic_load(&sched.n); }
 /* Those that exist and have their thread. */
 static inline worker *live_worker(int i) {
     worker *w = sched.all[i];
-    return w && w->ts ? w : NULL;
+    return w && atomic_load(&w->live) ? w : NULL;
 }
 
 /* From here on it has to be rung, until it sets `sleeping` to 0. */
@@ -38,8 +39,6 @@ static inline void fall_asleep(worker *w) {
     atomic_fetch_add(&sched.fallen_asleep, 1);
     atomic_store(&w->sleeping, 1);
 }
-
-static inline uint32_t watched_tick(worker *w) { return relaxed_load((_Atomic(uint32_t) *)&w->tick); }
 
 /* --- sched.c ---------------------------------------------------------------------------------------- */
 /* NULL with MemoryError or OSError. */
@@ -60,5 +59,7 @@ enum verdict check_deadlock(void);
 worker *keeper(void);
 /* Work was put where it may wait behind somebody who is stuck. */
 void keeper_wake(void);
+/* A timer was put into w's heap before all others. */
+void keeper_armed(worker *w, int64_t when);
 
 #endif

@@ -19,10 +19,12 @@
 #include "scope.h"
 
 /* --- what holds for a goroutine --------------------------------------------------------------------- */
+static bool owns(G *g, scope *s) { return relaxed_load(&s->owner) == g; }
+
 static bool truth(G *g) {
     scope *s = g->scope;
     if (s && atomic_load(&s->cancelled)) return true;
-    return atomic_load(&g->cancelled) && !(s && s->owner == g && s->shields_task);
+    return atomic_load(&g->cancelled) && !(s && owns(g, s) && s->shields_task);
 }
 
 /* Whether g, the caller, is cancelled; puts its hint right. */
@@ -38,12 +40,17 @@ static bool is_cancelled(G *g) {
 }
 
 /* --- joining and leaving the tree -------------------------------------------------------------------- */
-static void join(scope *s, G *g) {
+/* Under its lock. */
+static void join_locked(scope *s, G *g) {
     Py_INCREF(s);
-    lock_acquire(&s->lock);
     ring_insert_before(&s->members, &g->in_scope);
     g->scope = s;
     if (relaxed_load(&s->cancelled)) word_set_bits(&g->pending, P_CANCEL);
+}
+
+static void join(scope *s, G *g) {
+    lock_acquire(&s->lock);
+    join_locked(s, g);
     lock_release(&s->lock);
 }
 
@@ -101,8 +108,8 @@ static void link_into_parent(scope *s) {
 /* --- entering and leaving ------------------------------------------------------------------------------ */
 static void deadline_passed(timer *t, int64_t now) {
     scope *s = (scope *)((char *)t - offsetof(scope, deadline));
-    (void)now;
-    s->expired = true;
+    if (now == DROPPED) return;
+    relaxed_store(&s->expired, 1);
     scope_cancel(s);
 }
 
@@ -117,14 +124,14 @@ void scope_prepare(scope *s) {
 static int arm(scope *s, G *g) {
     if (s->ns == NEVER) return 0;
     if (s->ns <= 0) {
-        s->expired = true;
+        relaxed_store(&s->expired, 1);
         scope_cancel(s);
         return 0;
     }
-    worker *w = g->worker ? g->worker : g_hooks.keeper();
-    if (!w) return -1;
-    s->deadline.when = clock_ns() + s->ns;
-    if (timer_start(&s->deadline, w)) return 0;
+    timers *h = timers_of(g);
+    if (!h) return -1;
+    s->deadline.when = timers_clock(h) + s->ns;
+    if (timer_start(&s->deadline, h)) return 0;
     PyErr_NoMemory();
     return -1;
 }
@@ -137,9 +144,11 @@ int scope_enter(scope *s) {
         return -1;
     }
     scope *parent = g->scope;
-    s->shields_task = s->is_shield || (parent && parent->owner == g && parent->shields_task);
-    s->owner = g;
+    s->shields_task = s->is_shield || (parent && owns(g, parent) && parent->shields_task);
+    relaxed_store(&s->owner, g);
+    s->tasks.bubble = g->bubble;
     if (parent) {
+        if (!s->bubble) s->bubble = parent->bubble;
         Py_INCREF(parent);
         s->parent = parent;
         link_into_parent(s);
@@ -154,17 +163,18 @@ int scope_enter(scope *s) {
 static void step_out(G *g) {
     scope *s = g->scope, *parent = s->parent;
     if (s->ns != NEVER) timer_stop(&s->deadline);
-    s->owner = NULL;
+    relaxed_store(&s->owner, NULL);
     Py_XINCREF(parent);
     relaxed_store(&s->state, SCOPE_LEFT);
+    if (UNLIKELY(s->bubble && s == &s->bubble->scope)) bubble_abandon(s->bubble, g);
     move(g, parent);
     Py_XDECREF(parent);
 }
 
 static bool is_in(G *g, scope *s) {
     scope *at = g->scope;
-    while (at && at != s && at->owner == g) at = at->parent;
-    return at == s && s->owner == g;
+    while (at && at != s && owns(g, at)) at = at->parent;
+    return at == s && owns(g, s);
 }
 
 int scope_leave(scope *s, PyObject *error) {
@@ -179,13 +189,29 @@ int scope_leave(scope *s, PyObject *error) {
     Py_INCREF(s);
     while (g->scope != s) step_out(g);
     step_out(g);
-    bool ours = error && relaxed_load(&s->asked) && PyErr_GivenExceptionMatches(error, rt.errors.cancelled);
+    bool ours = error && relaxed_load(&s->asked) && scope_is_cancellation(error, false);
     if (relaxed_load(&g->pending) & P_CANCEL || atomic_load(&g->cancelled)) ours = !is_cancelled(g) && ours;
     if (UNLIKELY(crossed))
         PyErr_Format(PyExc_RuntimeError, "%R is left before a scope that was entered inside it: with blocks end in "
                      "the reverse order in which they began", s);
     Py_DECREF(s);
     return crossed ? -1 : ours;
+}
+
+static bool is_one_of(PyObject *error, bool exit) {
+    return PyErr_GivenExceptionMatches(error, rt.errors.cancelled)
+        || (exit && PyErr_GivenExceptionMatches(error, rt.errors.exit));
+}
+
+bool scope_is_cancellation(PyObject *error, bool exit) {
+    if (LIKELY(!PyObject_TypeCheck(error, (PyTypeObject *)PyExc_BaseExceptionGroup))) return is_one_of(error, exit);
+    PyObject *parts = ((PyBaseExceptionGroupObject *)error)->excs;
+    if (Py_EnterRecursiveCall(" in a group of exceptions")) { PyErr_Clear(); return false; }
+    bool all = parts && PyTuple_Check(parts);
+    for (Py_ssize_t i = 0; all && i < PyTuple_GET_SIZE(parts); i++)
+        all = scope_is_cancellation(PyTuple_GET_ITEM(parts, i), exit);
+    Py_LeaveRecursiveCall();
+    return all;
 }
 
 /* --- cancelling ------------------------------------------------------------------------------------------ */
@@ -229,37 +255,51 @@ void scope_cancel(scope *s) {
 }
 
 /* --- the goroutines in it ---------------------------------------------------------------------------------- */
-static void inherit(G *g, G *from) { join(from->scope, g); }
+/* A new goroutine joins s, and the bubble that s is in. */
+void scope_inherit(scope *s, G *g) {
+    join(s, g);
+    if (UNLIKELY(s->bubble != NULL)) bubble_joined(s->bubble, g);
+}
+
+static void inherit(G *g, G *from) { scope_inherit(from->scope, g); }
 
 /* It has ended, or will never start. */
 static void left(G *g) {
-    while (g->scope && g->scope->owner == g) step_out(g);
+    scope *innermost = g->scope;
+    bubble *b = g->bubble ? innermost->bubble : NULL;
+    Py_INCREF(innermost);
+    while (g->scope && owns(g, g->scope)) step_out(g);
     scope *s = g->scope;
-    bool is_task = g->of_scope;
-    if (!s) return;
-    g->of_scope = false;
-    Py_INCREF(s);
-    move(g, NULL);
-    if (is_task) waitgroup_add(&s->tasks, -1);
-    Py_DECREF(s);
+    if (s) {
+        bool is_task = g->of_scope;
+        g->of_scope = false;
+        Py_INCREF(s);
+        move(g, NULL);
+        if (is_task) waitgroup_add(&s->tasks, -1);
+        Py_DECREF(s);
+    }
+    if (UNLIKELY(b && g->bubble)) bubble_left(b, g);
+    Py_DECREF(innermost);
 }
 
 bool scope_adopt(scope *s, G *g) {
     lock_acquire(&s->lock);
     bool open = !s->closed && relaxed_load(&s->state) == SCOPE_ENTERED;
-    if (open) waitgroup_add(&s->tasks, 1);
+    if (open) {
+        waitgroup_add(&s->tasks, 1);
+        g->of_scope = true;
+        join_locked(s, g);
+    }
     lock_release(&s->lock);
-    if (!open) return false;
-    g->of_scope = true;
-    join(s, g);
-    return true;
+    if (open && UNLIKELY(s->bubble != NULL)) bubble_joined(s->bubble, g);
+    return open;
 }
 
 static bool close_if_empty(scope *s) {
     lock_acquire(&s->lock);
-    s->closed = relaxed_load(&s->tasks.n) == 0;
+    bool empty = s->closed = relaxed_load(&s->tasks.n) == 0;
     lock_release(&s->lock);
-    return s->closed;
+    return empty;
 }
 
 int scope_wait(scope *s) {
@@ -286,8 +326,19 @@ void scope_dealloc(scope *s) {
     busy = false;
 }
 
+/* In the child of a fork nobody holds the locks of what g is in. */
+static void after_fork(G *g) {
+    for (scope *s = g->scope; s; s = s->parent) {
+        lock_reset(&s->lock);
+        lock_reset(&s->tasks.lock);
+        timer_after_fork(&s->deadline);
+    }
+}
+
 void scope_init(void) {
     g_hooks.inherit = inherit;
     g_hooks.left = left;
     g_hooks.is_cancelled = is_cancelled;
+    g_hooks.after_fork = after_fork;
+    bubble_init();
 }

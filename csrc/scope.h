@@ -16,21 +16,22 @@ struct scope {
     scope *parent;               /* owned; what the owner was in when it entered; NULL for nothing */
     node members;                /* goroutines whose innermost scope it is: G.in_scope */
     node children, sibling;      /* scopes entered in it; each owned while linked */
-    G *owner;                    /* who is in its with block; NULL before and after */
+    _Atomic(G *) owner;          /* who is in its with block; NULL before and after */
     word_t state;
     word_t asked;                /* cancelled itself */
     word_t cancelled;            /* itself, or through its parent: holds for every member */
-    bool expired;                /* by its own deadline */
+    word_t expired;              /* by its own deadline */
     bool is_shield;              /* its parent's cancellation does not reach it */
     bool shields_task;           /* neither does Task.cancel of its owner reach the owner in it */
     bool linked;
     bool closed;                 /* takes no more tasks */
+    struct bubble *bubble;       /* it is in, or NULL */
     timer deadline;
     int64_t ns;                  /* timeout: how long; NEVER for no limit */
     waitgroup tasks;             /* started with scope_start_in that have not ended */
 };
 
-/* Supplies g_hooks.inherit, left and is_cancelled. */
+/* Supplies g_hooks.inherit, left, is_cancelled and after_fork. */
 void scope_init(void);
 /* Before anything else, in zeroed memory. */
 void scope_prepare(scope *s);
@@ -45,9 +46,48 @@ int scope_enter(scope *s);
 int scope_leave(scope *s, PyObject *error);
 /* From any thread. */
 void scope_cancel(scope *s);
+/* Whether an exception is Cancelled (or, with `exit`, GoroutineExit), or a group of nothing else as
+   several except* make one. */
+bool scope_is_cancellation(PyObject *error, bool exit);
 
-/* A task of the scope's own: g, not queued yet, becomes a member; false when it is closed. */
+/* A new goroutine, not queued yet, becomes a member, and one of the bubble that s is in. */
+void scope_inherit(scope *s, G *g);
+/* The same for a task of the scope's own: g, not queued yet, becomes a member; false when it is closed. */
 bool scope_adopt(scope *s, G *g);
+/* --- bubbles: scope_bubble.c ------------------------------------------------------------------------- */
+/* The scope of a bubble, and the bubble: the Python object _core.bubble. */
+typedef struct bubble {
+    scope scope;                 /* first */
+    uint32_t id;
+    _Atomic(int) busy;           /* goroutines of it that are not durably blocked */
+    _Atomic(int) members;
+    word_t advancing;            /* somebody moves the clock, or wakes who waits for the others */
+    int idle_steps;              /* of that one: nobody woke from so many in a row */
+    timers *clock;
+    G *root;                     /* who entered it */
+    lock_t lock;
+    waitq waiters;               /* bubble_wait: for the others to block */
+    waitq joiner;                /* bubble_join: for the others to end */
+    PyObject *panic;             /* called in place of a panic of its goroutines, or NULL */
+} bubble;
+
+/* 0, or -1 with an exception: RuntimeError inside another one. */
+int bubble_enter(bubble *b);
+/* Waits until the other goroutines have ended; 0, or -1 with an exception. */
+int bubble_join(bubble *b);
+/* After that; as scope_leave. */
+int bubble_leave(bubble *b, PyObject *error);
+/* Its root is in it no more. */
+void bubble_abandon(bubble *b, G *g);
+/* Waits until the others are durably blocked; 0, or -1 with an exception. */
+int bubble_wait(bubble *b);
+void bubble_dealloc(bubble *b);
+/* A goroutine that has not started is in it; one that was, has ended. */
+void bubble_joined(bubble *b, G *g);
+void bubble_left(bubble *b, G *g);
+void bubble_init(void);
+
+/* --- groups ------------------------------------------------------------------------------------------ */
 /* Waits until all of its tasks have ended, and closes it; 0, or -1 with an exception. */
 int scope_wait(scope *s);
 

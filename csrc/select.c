@@ -66,6 +66,12 @@ static void enqueue(select_case *cases, Py_ssize_t n, G *g) {
     }
 }
 
+static bool all_of_bubble(select_case *cases, Py_ssize_t n, uint32_t bubble) {
+    for (Py_ssize_t i = 0; i < n; i++)
+        if (cases[i].kind != CASE_NONE && cases[i].c->bubble != bubble) return false;
+    return true;
+}
+
 static void dequeue(select_case *cases, Py_ssize_t n) {
     for (Py_ssize_t i = 0; i < n; i++) waitq_remove(&cases[i].w);
 }
@@ -112,6 +118,7 @@ static Py_ssize_t select_locked(select_case *cases, Py_ssize_t n, bool wait, PyO
         g_wait_publish(g);
         enqueue(cases, n, g);
         unlock_all(order, m);
+        g->durable = all_of_bubble(cases, n, g->bubble);
         enum wake why = g_park(g, n ? WHY_SELECT : WHY_SELECT_EMPTY, NULL);
         lock_all(order, m);
         dequeue(cases, n);

@@ -77,13 +77,19 @@ static bool put_in(timers *h, timer *t) {
     return true;
 }
 
-bool timer_start(timer *t, worker *w) {
-    timers *h = w->timers;
+timers *timers_of(G *g) {
+    if (UNLIKELY(g->bubble)) return g_hooks.bubble_timers(g);
+    worker *w = g->worker ? g->worker : g_hooks.keeper();
+    return w ? w->timers : NULL;
+}
+
+bool timer_start(timer *t, timers *h) {
+    worker *w = h->owner;
     lock_acquire(&h->lock);
     bool done = put_in(h, t), earliest = done && t->slot == 1;
     lock_release(&h->lock);
     if (!done) return false;
-    if (earliest && w != g_worker && atomic_load(&w->sleeping)) g_hooks.ring(w);
+    if (earliest && w) g_hooks.armed(w, t->when);
     return true;
 }
 
@@ -95,6 +101,19 @@ bool timer_stop(timer *t) {
     if (armed) take_out(h, t);
     lock_release(&h->lock);
     return armed;
+}
+
+bool timer_armed(timer *t) {
+    timers *h = t->heap;
+    if (!h) return false;
+    lock_acquire(&h->lock);
+    bool armed = t->slot != 0;
+    lock_release(&h->lock);
+    return armed;
+}
+
+void timer_after_fork(timer *t) {
+    if (t->heap) lock_reset(&t->heap->lock);
 }
 
 void timers_move(timers *from, timers *to) {
@@ -122,6 +141,17 @@ int timers_run(timers *h, int64_t now) {
     }
     lock_release(&h->lock);
     return fired;
+}
+
+void timers_drop(timers *h) {
+    for (;;) {
+        lock_acquire(&h->lock);
+        timer *t = h->n ? h->heap[0].t : NULL;
+        if (t) take_out(h, t);
+        lock_release(&h->lock);
+        if (!t) return;
+        t->fire(t, DROPPED);
+    }
 }
 
 /* --- durations -------------------------------------------------------------------------------------------- */
@@ -164,16 +194,17 @@ static void sleep_over(timer *t, int64_t now) {
 }
 
 int timer_sleep(G *g, int64_t ns) {
-    int64_t until = clock_ns() + ns;
-    worker *w = g->worker ? g->worker : g_hooks.keeper();
-    if (!w) return -1;
+    timers *h = timers_of(g);
+    if (!h) return -1;
+    int64_t until = timers_clock(h) + ns;
     sleeper *s = mem_alloc(sizeof *s);   /* not on the stack: that will be elsewhere when it fires */
     if (!s) { PyErr_NoMemory(); return -1; }
     *s = (sleeper){ { .when = until, .fire = sleep_over }, g };
     int result = -1;
     for (;;) {
         if (g_wait_begin(g) < 0) break;
-        if (!timer_start(&s->t, w)) { g_wait_cancel(g); PyErr_NoMemory(); break; }
+        if (!timer_start(&s->t, h)) { g_wait_cancel(g); PyErr_NoMemory(); break; }
+        g->durable = true;
         enum wake why = g_park(g, WHY_SLEEP, NULL);
         if (why == W_READY) { g_settle(g); result = 0; break; }
         timer_stop(&s->t);

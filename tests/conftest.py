@@ -10,6 +10,7 @@ that programs and tests may take, for builds that are slow.
 """
 
 import faulthandler
+import gc
 import os
 import random
 import signal
@@ -39,6 +40,15 @@ def pytest_configure(config):
     with capture.global_and_fixture_disabled():
         _stderr = os.fdopen(os.dup(2), "w", buffering=1)
     runtime.on_panic(report_panic)
+
+
+def pytest_collection_finish():
+    """What pytest has made so far is no garbage: the many collections of the tests pass over it.
+
+    It also makes some collectors skip a pass that would hide what they were not told of.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def report_panic(goroutine, exception):

@@ -115,6 +115,17 @@ def test_name_can_be_set():
     assert task.name == "inside"
 
 
+@pytest.mark.parametrize("look", [repr, lambda g: g.name])
+def test_name_can_be_asked_for_while_it_ends(look):
+    """Nothing but the goroutine holds its function: no name may be read from one that is gone."""
+    for task in [fork(lambda n: n, n) for n in range(300)]:
+        while not task.done:
+            for _ in range(20):
+                assert "<lambda>" in look(task)
+            gosched()
+        assert "<lambda>" in look(task)
+
+
 @pytest.mark.parametrize("value", [None, 3, b"bytes"])
 def test_name_is_text(value):
     g = go(lambda: None)

@@ -13,13 +13,14 @@
         print(n)
 
 The modules: `gofer.goroutine` (starting goroutines), `gofer.chan` (channels and `select`),
-`gofer.time`, `gofer.sync`, `gofer.runtime`, `gofer.errors`. Everything common stands here too.
+`gofer.time`, `gofer.sync`, `gofer.context`, `gofer.runtime`, `gofer.errors`. Everything common
+stands here too.
 """
 
 from typing import TYPE_CHECKING
 
 from gofer import _platform as _platform  # first: says where gofer can not run
-from gofer import runtime, sync, time
+from gofer import context, runtime, sync, time
 from gofer.chan import Chan, RecvChan, SendChan, select
 from gofer.errors import Cancelled, Closed, Deadlock, GoroutineExit
 from gofer.goroutine import Goroutine, Group, Task, current, fork, go, goexit, gosched, run
@@ -49,6 +50,7 @@ __all__ = [
     "after",
     "after_func",
     "cancel_scope",
+    "context",
     "current",
     "fork",
     "go",

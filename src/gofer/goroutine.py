@@ -18,11 +18,11 @@ What must stay true of a `Group`:
 
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
-from types import CodeType, TracebackType
-from typing import Any, Final, NoReturn, ParamSpec, TypeVar
+from types import TracebackType
+from typing import Any, NoReturn, ParamSpec, TypeVar
 
 from gofer import _core, _report
+from gofer._check import refuse_coroutine_function
 from gofer._core import Goroutine, Semaphore, Task, current, fork, go, gosched
 from gofer.errors import Cancelled, Deadlock, GoroutineExit
 from gofer.scope import shield
@@ -61,7 +61,7 @@ def run(main: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
     `RuntimeError` if the caller is a goroutine other than 1, or a thread other than the main one;
     `TypeError` if `main` is a coroutine function.
     """
-    _refuse_coroutine_function("run", main)
+    refuse_coroutine_function("run", main)
     outer = _core.begin_run()
     try:
         try:
@@ -81,21 +81,6 @@ def goexit() -> NoReturn:
     Go.
     """
     raise GoroutineExit
-
-
-_CO_COROUTINE: Final = 0x80  # inspect.CO_COROUTINE, without importing inspect
-
-
-def _refuse_coroutine_function(what: str, fn: Callable[..., object]) -> None:
-    inner: Any = fn
-    while isinstance(inner, partial):
-        inner = inner.func
-    code = getattr(inner, "__code__", None)
-    if isinstance(code, CodeType) and code.co_flags & _CO_COROUTINE:
-        raise TypeError(
-            f"{what}() of the coroutine function {code.co_qualname}: calling it would not run it; "
-            f"use gofer.aio (aio.await_({code.co_qualname}(...)) in a plain function)"
-        )
 
 
 # --- groups -------------------------------------------------------------------------------------
@@ -161,7 +146,7 @@ class Group:
         """
         if not callable(fn):
             raise TypeError(f"Group.go() of {fn!r}: it can not be called; pass a function")
-        _refuse_coroutine_function("Group.go", fn)
+        refuse_coroutine_function("Group.go", fn)
         if self._state is not _OPEN:
             raise self._not_open("go")
         if self._slots is None:
@@ -196,7 +181,7 @@ class Group:
         cancelled: BaseException | None = None
         stray = False  # a Cancelled, and nobody has cancelled this scope
         place = -1  # of the body's failure among the members'
-        if isinstance(error, Cancelled):
+        if error is not None and _is_only(error, Cancelled):
             cancelled = error
             stray = not self._scope.cancelled
         elif isinstance(error, Exception) and not isinstance(error, Deadlock):
@@ -224,7 +209,7 @@ class Group:
                 passes = cancelled
             if passes is not None and passes is not error:
                 raise passes
-            return passes is None and isinstance(error, Cancelled)
+            return passes is None and cancelled is not None and cancelled is error
         finally:
             # The exceptions hold this frame: break the circle.
             del error, passes, cancelled, interrupt, failures, failed
@@ -235,9 +220,9 @@ class Group:
         """What a member runs."""
         try:
             return fn(*args, **kwargs)
-        except (Cancelled, GoroutineExit):
-            raise
         except BaseException as error:
+            if _is_only(error, (Cancelled, GoroutineExit)):
+                raise
             with suppress(Exception):  # an exception may be of any class
                 error.add_note(f"in {_report.origin(current())}")
             # extend: when memory is short, CPython 3.15 drops twice what it can not append
@@ -294,6 +279,16 @@ class Group:
             f"Group.{what}() after the with: its members have all ended and nobody would wait for "
             "this one; start it inside the with, or use go() or fork()"
         )
+
+
+def _is_only(
+    error: BaseException, kinds: type[BaseException] | tuple[type[BaseException], ...]
+) -> bool:
+    """Whether it is of these kinds, or a group of nothing else as several `except*` make one."""
+    if not isinstance(error, BaseExceptionGroup):
+        return isinstance(error, kinds)
+    group: BaseExceptionGroup[BaseException] = error  # pyright: ignore[reportUnknownVariableType]
+    return all(_is_only(part, kinds) for part in group.exceptions)
 
 
 def _this_task() -> Task[Any]:

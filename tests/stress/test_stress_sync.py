@@ -42,6 +42,7 @@ def test_no_more_inside_than_permits(permits, much, rng, spawn_thread):
         for n in amounts:
             sem.acquire(n)
             assert free.add(-n) >= 0
+            assert 0 <= int(repr(sem).split()[1]) <= permits - n
             gosched()
             free.add(n)
             sem.release(n)

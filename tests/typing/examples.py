@@ -36,6 +36,19 @@ from gofer import (
     select,
     sleep,
 )
+from gofer.context import (
+    CancelCauseFunc,
+    CancelFunc,
+    Context,
+    background,
+    cause,
+    with_cancel,
+    with_cancel_cause,
+    with_deadline,
+    with_timeout,
+    with_value,
+    without_cancel,
+)
 from gofer.sync import Pool, SingleFlight, atomic, once_func, once_value
 
 
@@ -186,6 +199,49 @@ def locking(mutex: Mutex, both_ways: RWMutex, permits: Semaphore, waiting: WaitG
     assert_type(Pool(bytearray).get(), bytearray)
     assert_type(atomic.Int(1).add(2), int)
     assert_type(atomic.Ref("a").load(), str)
+
+
+# --- contexts -------------------------------------------------------------------------------------
+
+
+def cancelling(numbers: Chan[int]) -> Exception | None:
+    ctx, cancel = with_cancel(background())
+    assert_type(ctx, Context)
+    assert_type(cancel, CancelFunc)
+    assert_type(ctx.done, RecvChan[None])
+    assert_type(ctx.deadline(), float | None)
+    assert_type(ctx.value("key"), Any)
+    assert_type(cause(ctx), BaseException | None)
+    assert_type(gofer.context.after_func(ctx, cancel), Callable[[], bool])
+    assert_type(with_timeout(ctx, timedelta(seconds=1)), tuple[Context, CancelFunc])
+    assert_type(with_value(without_cancel(ctx), "key", 1), Context)
+    assert_type(with_cancel_cause(ctx)[1], CancelCauseFunc)
+    cancel(ValueError())  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    with_cancel_cause(ctx)[1]("why")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    with_cancel(None)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    with_timeout(ctx, "1")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    with_deadline(ctx, timedelta(seconds=1))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    select(numbers.recv, ctx.done.recv_ok)
+    return ctx.err()
+
+
+class Custom:
+    """A context of a user's own."""
+
+    def __init__(self) -> None:
+        self.done: RecvChan[None] = Chan[None]().receiver
+
+    def err(self) -> Exception | None:
+        return None
+
+    def deadline(self) -> float | None:
+        return None
+
+    def value(self, key: object) -> object:
+        return key
+
+
+assert_type(with_cancel(Custom()), tuple[Context, CancelFunc])
 
 
 # --- the package ----------------------------------------------------------------------------------

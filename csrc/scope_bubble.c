@@ -1,0 +1,221 @@
+/* Bubbles: time under control, as Go's testing/synctest.
+
+   A bubble is a scope whose goroutines live by a clock of its own.  The clock stands still while any of them
+   runs or could run.  When the last one is durably blocked (waits for something that only the bubble itself
+   can bring about: what was made inside it, its timers), the one that blocked moves on what comes next:
+   whoever waits for just that (bubble_wait), else the clock, to the next timer; and when there is none, the
+   bubble's root is told that it is a deadlock.
+
+   What must stay true:
+   - `busy` counts its goroutines that are not durably blocked.  Whoever starts or readies one adds it before
+     it can run; one that is about to wait durably takes itself off after that, so `busy` may count a
+     goroutine twice for a moment and never too few.  One that waits, but not durably, stays counted: readied,
+     it is counted twice until it has resumed and takes one off.
+   - Only who brings `busy` to 0 may advance, and one at a time (`advancing`); who stops looks again.
+   - What was made outside of the bubble may be touched by others at any time: waiting for it is not durable. */
+#include "scope.h"
+
+static void advance(bubble *b);
+
+static bubble *bubble_of(G *g) { return g->scope->bubble; }
+
+/* --- counting ------------------------------------------------------------------------------------------ */
+static void not_busy(bubble *b) {
+    if (atomic_fetch_sub(&b->busy, 1) == 1) advance(b);
+}
+
+static void blocked(G *g) {
+    if (g->durable) not_busy(bubble_of(g));
+}
+
+static void woken(G *g) { atomic_fetch_add(&bubble_of(g)->busy, 1); }
+
+static void resumed(G *g) {
+    if (!g->durable) atomic_fetch_sub(&bubble_of(g)->busy, 1);
+    g->durable = false;
+}
+
+void bubble_joined(bubble *b, G *g) {
+    g->bubble = b->id;
+    atomic_fetch_add(&b->members, 1);
+    atomic_fetch_add(&b->busy, 1);
+}
+
+static void wake_first(bubble *b, waitq *q) {
+    lock_acquire(&b->lock);
+    waiter *x = waitq_claim(q);
+    lock_release(&b->lock);
+    if (x) g_ready(x->g);
+}
+
+void bubble_left(bubble *b, G *g) {
+    g->bubble = 0;
+    if (atomic_fetch_sub(&b->members, 1) == 2) wake_first(b, &b->joiner);
+    not_busy(b);
+}
+
+/* --- when all are durably blocked ------------------------------------------------------------------------ */
+/* Ticks that nobody takes move the clock and nothing else. */
+static bool only_ticks(timers *h) {
+    bool only = true;
+    lock_acquire(&h->lock);
+    for (size_t i = 0; i < h->n; i++) only = only && h->heap[i].t->period;
+    lock_release(&h->lock);
+    return only;
+}
+
+enum { IDLE_STEPS = 1000 };
+
+/* false: nothing can ever happen again, and nobody could be told. */
+static bool step(bubble *b) {
+    lock_acquire(&b->lock);
+    waiter *x = waitq_claim(&b->waiters);
+    lock_release(&b->lock);
+    if (x) {
+        g_ready(x->g);
+        return true;
+    }
+    timers *h = b->clock;
+    int64_t first = relaxed_load(&h->first);
+    if (first != NEVER && (b->idle_steps < IDLE_STEPS || !only_ticks(h))) {
+        if (first > h->now) h->now = first;
+        timers_run(h, h->now);
+        b->idle_steps = atomic_load(&b->busy) ? 0 : b->idle_steps + 1;
+        return true;
+    }
+    if (!b->root || !g_claim(b->root, W_DEADLOCK)) return false;
+    g_ready(b->root);
+    return true;
+}
+
+static void advance(bubble *b) {
+    bool going = true;
+    while (going && atomic_load(&b->busy) == 0 && word_move(&b->advancing, 0, 1)) {
+        going = atomic_load(&b->busy) != 0 || step(b);
+        atomic_store(&b->advancing, 0);
+    }
+}
+
+/* --- entering, waiting, leaving --------------------------------------------------------------------------- */
+/* Timers remember their heap, so the heaps of bubbles that are over are used again and never freed. */
+static lock_t spare_lock;
+static struct spare { struct spare *next; timers *heap; } *spares;
+
+static timers *clock_take(bubble *b) {
+    lock_acquire(&spare_lock);
+    struct spare *spare = spares;
+    if (spare) spares = spare->next;
+    lock_release(&spare_lock);
+    timers *h = spare ? spare->heap : timers_new(NULL);
+    mem_free(spare);
+    if (!h) { PyErr_NoMemory(); return NULL; }
+    h->bubble = b;
+    h->now = (clock_ns() / 1000000000 + 1) * 1000000000;     /* whole seconds: their sums are exact floats */
+    return h;
+}
+
+static void clock_give_back(timers *h) {
+    struct spare *spare = mem_alloc(sizeof *spare);
+    h->bubble = NULL;
+    if (!spare) return;                      /* then it is lost */
+    spare->heap = h;
+    lock_acquire(&spare_lock);
+    spare->next = spares;
+    spares = spare;
+    lock_release(&spare_lock);
+}
+
+int bubble_enter(bubble *b) {
+    static _Atomic(uint32_t) ids;
+    G *g = g_self();
+    if (!g) return -1;
+    if (g->bubble) {
+        PyErr_SetString(PyExc_RuntimeError, "bubble() inside of a bubble: a goroutine lives by one clock; use the "
+                                            "bubble that is there");
+        return -1;
+    }
+    if (relaxed_load(&b->scope.state) == SCOPE_NEW) {
+        if (!(b->clock = clock_take(b))) return -1;
+        b->scope.bubble = b;
+        b->id = atomic_fetch_add(&ids, 1) + 1;
+        b->root = g;
+        waitq_init(&b->waiters);
+        waitq_init(&b->joiner);
+    }
+    if (scope_enter(&b->scope) < 0) return -1;
+    bubble_joined(b, g);
+    return 0;
+}
+
+static int wait_in(bubble *b, G *g, waitq *q, bool for_end) {
+    for (;;) {
+        if (g_wait_begin(g) < 0) return -1;
+        lock_acquire(&b->lock);
+        waitq_push(q, &g->w);
+        if (for_end && atomic_load(&b->members) == 1 && g_claim(g, W_NONE)) {
+            waitq_remove(&g->w);
+            lock_release(&b->lock);
+            return 0;
+        }
+        lock_release(&b->lock);
+        g->durable = true;
+        enum wake why = g_park(g, WHY_BUBBLE, (PyObject *)b);
+        if (why == W_READY) { g_settle(g); return 0; }
+        lock_acquire(&b->lock);
+        waitq_remove(&g->w);
+        lock_release(&b->lock);
+        if (g_wake_error(g, why) < 0) return -1;
+    }
+}
+
+static int refuse_outside(bubble *b, const char *what) {
+    G *g = g_self();
+    if (g && g->bubble && bubble_of(g) == b) return 0;
+    if (g) PyErr_Format(PyExc_RuntimeError, "%s outside of the bubble: only a goroutine inside can do that", what);
+    return -1;
+}
+
+int bubble_wait(bubble *b) {
+    return refuse_outside(b, "wait()") < 0 ? -1 : wait_in(b, g_self(), &b->waiters, false);
+}
+
+int bubble_join(bubble *b) {
+    return refuse_outside(b, "join()") < 0 ? -1 : wait_in(b, g_self(), &b->joiner, true);
+}
+
+void bubble_abandon(bubble *b, G *g) {
+    b->root = NULL;
+    g->bubble = 0;
+    atomic_fetch_sub(&b->members, 1);
+    not_busy(b);
+}
+
+int bubble_leave(bubble *b, PyObject *error) {
+    int result = scope_leave(&b->scope, error);
+    if (relaxed_load(&b->scope.state) == SCOPE_LEFT) {
+        timers_drop(b->clock);
+        Py_CLEAR(b->panic);
+    }
+    return result;
+}
+
+void bubble_dealloc(bubble *b) {
+    if (b->clock) {
+        timers_drop(b->clock);
+        clock_give_back(b->clock);
+    }
+    Py_CLEAR(b->panic);
+    scope_dealloc(&b->scope);
+}
+
+static timers *bubble_timers(G *g) { return bubble_of(g)->clock; }
+
+static void join_bubble(G *g, bubble *b) { scope_inherit(&b->scope, g); }
+
+void bubble_init(void) {
+    g_hooks.blocked = blocked;
+    g_hooks.woken = woken;
+    g_hooks.resumed = resumed;
+    g_hooks.bubble_timers = bubble_timers;
+    g_hooks.join_bubble = join_bubble;
+}
