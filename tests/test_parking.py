@@ -46,8 +46,9 @@ def test_parking_everywhere_at_once(rng):
             for operation in rng.sample(OPERATIONS, len(OPERATIONS)):
                 started.append((operation, fork(operation, park)))  # noqa: PERF401
         while not all(task.done for _, task in started):
-            some = rng.sample(range(len(gates)), len(gates) * 3 // 4) if len(gates) > 8 else None
-            chosen = [gates[n] for n in some] if some else gates[:]
+            chosen = gates[:]
+            if len(chosen) > 8:
+                chosen = rng.sample(chosen, len(chosen) * 3 // 4)
             for gate in chosen:
                 gates.remove(gate)
                 gate.send(7)
