@@ -55,6 +55,7 @@ static int exec(PyObject *module) {
     sched_init();
     return py_g_add(module) < 0 || py_chan_add(module) < 0 || py_time_add(module) < 0 || py_sync_add(module) < 0
         || py_scope_add(module) < 0 || py_explore_add(module) < 0
+        || py_io_add(module) < 0
         || py_runtime_add(module) < 0 || show_frames_to_collector() < 0 ? -1 : 0;
 }
 

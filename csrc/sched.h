@@ -28,6 +28,10 @@ void sched_exit(void);
 /* In the child of a fork: only the calling goroutine is left, and becomes goroutine 1. */
 void sched_after_fork(void);
 
+/* --- descriptors ---------------------------------------------------------------------------------------- */
+/* fd is about to be closed: whoever waits for it, on any worker, goes on. */
+void sched_fd_closing(int fd);
+
 /* --- looking -------------------------------------------------------------------------------------------- */
 typedef struct sched_stats {
     int64_t goroutines;

@@ -141,7 +141,9 @@ static void lose_worker(worker *w, G *survivor) {
 
 static void keep_worker(worker *w) {
     netpoll_free(w->poller);
-    if (!(w->poller = netpoll_new())) Py_FatalError("gofer: no poller for the child of a fork");
+    fds_free(w->fds);
+    if (!(w->poller = netpoll_new()) || !(w->fds = fds_new()))
+        Py_FatalError("gofer: no poller for the child of a fork");
     relaxed_store(&w->sleeping, 0);
     relaxed_store(&w->stop, 0);
     w->index = 0;
