@@ -602,7 +602,7 @@ static bool workers_left(void) {
     worker *k = atomic_load(&sched.keeper);
     if (k && relaxed_load(&k->stop) != 2) return true;
     for (int i = 1; i < n_workers(); i++)
-        if (sched.all[i] && relaxed_load(&sched.all[i]->stop) != 2) return true;
+        if (sched.all[i] && sched.all[i] != g_worker && relaxed_load(&sched.all[i]->stop) != 2) return true;
     return false;
 }
 
@@ -612,9 +612,12 @@ static void tell_to_end(worker *w) {
 }
 
 void sched_exit(void) {
-    if (rt.main) word_set_bits(&rt.main->pending, P_EXIT);
+    G *g = g_self_quick();
+    if (g) word_set_bits(&g->pending, P_EXIT);
+    if (rt.main && ps_is_main_thread()) word_set_bits(&rt.main->pending, P_EXIT);   /* else it just stops */
     atomic_store(&sched.procs, 1);
-    for (int i = 1; i < n_workers(); i++) tell_to_end(sched.all[i]);
+    for (int i = 1; i < n_workers(); i++)
+        if (sched.all[i] != g_worker) tell_to_end(sched.all[i]);
     tell_to_end(atomic_load(&sched.keeper));
     for (int64_t until = clock_ns() + UNWIND_NS / 5; workers_left() && clock_ns() < until; ) {
         Py_BEGIN_ALLOW_THREADS
@@ -791,6 +794,8 @@ static void thread_ended(PyObject *capsule) {
     Py_DECREF(g);
 }
 
+static PyObject *thread_key;             /* "gofer.thread" */
+
 static int attach_thread(void) {
     if (!keeper()) return -1;
     PyObject *dict = PyThreadState_GetDict();
@@ -800,7 +805,7 @@ static int attach_thread(void) {
     if (!capsule) { Py_DECREF(g); return -1; }
     atomic_fetch_add(&sched.threads, 1);
     g_thread = g;
-    int result = PyDict_SetItemString(dict, "gofer.thread", capsule);
+    int result = PyDict_SetItem(dict, thread_key, capsule);
     Py_DECREF(capsule);                  /* when it could not be kept, this ends it */
     return result;
 }
@@ -809,7 +814,8 @@ static int attach(void) {
     return ps_is_main_thread() ? attach_main() : attach_thread();
 }
 
-void sched_init(void) {
+int sched_init(void) {
+    if (!(thread_key = PyUnicode_InternFromString("gofer.thread"))) return -1;
     atomic_store(&sched.procs, 1);
     atomic_store(&rt.ids, 1);
     g_hooks.find = find;
@@ -819,4 +825,5 @@ void sched_init(void) {
     g_hooks.spawn_foreign = spawn_foreign;
     g_hooks.keeper = keeper;
     g_hooks.start_quietly = start_quietly;
+    return 0;
 }
