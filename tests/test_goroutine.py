@@ -303,7 +303,7 @@ def test_name_can_be_set():
 
 @pytest.mark.parametrize("look", [repr, lambda g: g.name])
 def test_name_can_be_asked_for_while_it_ends(look):
-    """Nothing but the goroutine holds its function: the name must not be read from one that is gone."""
+    """Only the goroutine holds its function: the name must not be read from one that is gone."""
     for task in [fork(lambda n: n, n) for n in range(300)]:
         while not task.done:
             for _ in range(20):
