@@ -511,6 +511,8 @@ static void thread_ended(PyObject *capsule) {
     Py_DECREF(g);
 }
 
+static PyObject *thread_key;             /* "gofer.thread" */
+
 static int attach_thread(void) {
     if (!keeper()) return -1;
     PyObject *dict = PyThreadState_GetDict();
@@ -520,7 +522,7 @@ static int attach_thread(void) {
     if (!capsule) { Py_DECREF(g); return -1; }
     atomic_fetch_add(&sched.threads, 1);
     g_thread = g;
-    int result = PyDict_SetItemString(dict, "gofer.thread", capsule);
+    int result = PyDict_SetItem(dict, thread_key, capsule);
     Py_DECREF(capsule);                  /* when it could not be kept, this ends it */
     return result;
 }
@@ -529,7 +531,8 @@ static int attach(void) {
     return ps_is_main_thread() ? attach_main() : attach_thread();
 }
 
-void sched_init(void) {
+int sched_init(void) {
+    if (!(thread_key = PyUnicode_InternFromString("gofer.thread"))) return -1;
     atomic_store(&sched.procs, 1);
     atomic_store(&rt.ids, 1);
     g_hooks.find = find;
@@ -540,4 +543,5 @@ void sched_init(void) {
     g_hooks.keeper = keeper;
     g_hooks.start_quietly = start_quietly;
     g_hooks.armed = keeper_armed;
+    return 0;
 }

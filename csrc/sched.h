@@ -6,8 +6,8 @@
 #include "g.h"
 
 /* Supplies g_hooks.find, spawned, ring, attach, spawn_foreign, keeper, start_quietly and armed; the
-   others are module's. */
-void sched_init(void);
+   others are not its.  0, or -1 with an exception. */
+int sched_init(void);
 
 /* How many workers may take unstarted goroutines; sets it to n unless n is 0; what it was before. */
 int sched_procs(int n);
