@@ -300,9 +300,16 @@ def place_in_a_group(gate):
 
 @point
 def edge_of_a_group(gate):
+    def member(owner):
+        try:
+            Chan().recv()
+        finally:
+            with shield():
+                wait_for(owner)
+
     def wait():
         with Group() as g:
-            g.go(Chan().recv)
+            g.go(member, current())
 
     return Point(wait, partial(enter, Group()))
 
