@@ -11,7 +11,7 @@ const char *const wait_reason_names[WHY_COUNT] = {
     [WHY_NONE] = "", [WHY_SEND] = "chan send", [WHY_RECV] = "chan receive", [WHY_SELECT] = "select",
     [WHY_SELECT_EMPTY] = "select (no cases)", [WHY_SLEEP] = "sleep", [WHY_JOIN] = "join",
     [WHY_MUTEX] = "mutex lock", [WHY_SEMAPHORE] = "semaphore acquire",
-    [WHY_WAITGROUP] = "wait group", [WHY_FOREVER] = "for ever", [WHY_UNWIND] = "unwinding the others", [WHY_BUBBLE] = "bubble",
+    [WHY_WAITGROUP] = "wait group", [WHY_FOREVER] = "for ever", [WHY_UNWIND] = "unwinding the others", [WHY_BUBBLE] = "bubble", [WHY_IO] = "IO wait",
     [WHY_IDLE] = "idle",
 };
 

@@ -59,7 +59,7 @@ enum g_kind { KIND_GO, KIND_TASK, KIND_HOST, KIND_THREAD };
 
 enum wait_reason {
     WHY_NONE, WHY_SEND, WHY_RECV, WHY_SELECT, WHY_SELECT_EMPTY, WHY_SLEEP, WHY_JOIN, WHY_MUTEX,
-    WHY_SEMAPHORE, WHY_WAITGROUP, WHY_FOREVER, WHY_UNWIND, WHY_IDLE, WHY_BUBBLE,
+    WHY_SEMAPHORE, WHY_WAITGROUP, WHY_FOREVER, WHY_UNWIND, WHY_IDLE, WHY_BUBBLE, WHY_IO,
     WHY_COUNT
 };
 extern const char *const wait_reason_names[WHY_COUNT];
@@ -173,6 +173,7 @@ static inline uint32_t gqueue_len(const gqueue *q) {       /* a hint, without th
 
 struct timers;
 struct poller;
+struct fd_table;
 
 enum { LOOK_AROUND = 61 };       /* every so many picks a worker looks at its timers and at the others first */
 
@@ -199,6 +200,7 @@ struct worker {
     int64_t now;                 /* clock, as of the last look at the timers */
     struct timers *timers;
     struct poller *poller;
+    struct fd_table *fds;        /* who waits for which descriptor */
     pool pool;
     G *graveyard;                /* ended, reference not dropped yet */
     G *free;                     /* dead Goroutine objects */

@@ -14,7 +14,7 @@
    - sched.all[0] is the main thread's; a worker's place in the table is never given to another thread.
 
    A deadlock is declared by a worker about to sleep, under sched.lock, when every worker sleeps, no queue
-   holds anything, no timer is armed, no foreign thread that has used the library lives, no other Python
+   holds anything, no timer is armed, nobody waits for a descriptor, no foreign thread that has used the library lives, no other Python
    thread lives that a program would wait for at its end, and goroutine 1 waits.  It looks at one worker
    after the other; meanwhile one that it has not reached yet could wake one that it has passed, and fall
    asleep in time.  So if anybody fell asleep meanwhile, it leaves the question to that one. */
@@ -36,6 +36,7 @@ static sigset_t program_signals;   /* what the program's threads block */
 void worker_free(worker *w) {
     timers_free(w->timers);
     if (w->poller) netpoll_free(w->poller);
+    fds_free(w->fds);
     if (w->aux) stack_aux_free(w->aux);
     mem_free(w);
 }
@@ -45,7 +46,7 @@ worker *worker_new(void) {
     if (!w) { PyErr_NoMemory(); return NULL; }
     w->rng = (uint64_t)clock_ns() * 2 + 1;
     ring_init(&w->all);
-    if (!(w->timers = timers_new(w)) || !(w->aux = stack_aux_new())) PyErr_NoMemory();
+    if (!(w->timers = timers_new(w)) || !(w->aux = stack_aux_new()) || !(w->fds = fds_new())) PyErr_NoMemory();
     else if ((w->poller = netpoll_new())) return w;
     worker_free(w);
     return NULL;
@@ -310,7 +311,7 @@ static bool all_quiet(void) {
         if (HOSTILE) usleep(20);                 /* the others need not wait for us */
         if (!w || relaxed_load(&w->stop) == 2) continue;
         if (atomic_load(&w->sleeping) != 1 || atomic_load(&w->inbox) || gqueue_len(&w->fresh)) return false;
-        if (atomic_load(&w->timers->first) != NEVER) return false;
+        if (atomic_load(&w->timers->first) != NEVER || fds_in_use(w->fds)) return false;
     }
     worker *k = atomic_load(&sched.keeper);
     return !k || (atomic_load(&k->sleeping) == 1 && atomic_load(&k->timers->first) == NEVER);
@@ -361,6 +362,7 @@ static void doze(worker *w) {
     PyEval_SaveThread();
     netpoll_wait(w->poller, until, signals);
     PyEval_RestoreThread(w->ts);
+    fds_dispatch(w);
     if (signals && ps_signals_pending(w->ts)) handle_signals();
 }
 
@@ -379,6 +381,10 @@ static bool is_told_to_end(worker *w) {
 static G *look(worker *w) {
     w->now = clock_ns();
     timers_run(w->timers, w->now);
+    if (UNLIKELY(fds_in_use(w->fds))) {
+        netpoll_wait(w->poller, 0, false);
+        fds_dispatch(w);
+    }
     if (is_told_to_end(w)) return w->host;
     G *g = take_shared(w);
     return g ? g : g_pick(w);
@@ -400,6 +406,14 @@ static G *find(worker *w) {
     }
     if (atomic_fetch_sub(&sched.searching, 1) == 1 && work_for_others(w)) wake_another();
     return g;
+}
+
+/* --- descriptors ----------------------------------------------------------------------------------------------- */
+void sched_fd_closing(int fd) {
+    for (int i = 0; i < n_workers(); i++) {
+        worker *w = live_worker(i);
+        if (w && fds_in_use(w->fds)) fds_closing(w, fd);
+    }
 }
 
 /* --- looking ------------------------------------------------------------------------------------------------------------------- */
@@ -497,6 +511,8 @@ static void thread_ended(PyObject *capsule) {
     Py_DECREF(g);
 }
 
+static PyObject *thread_key;             /* "gofer.thread" */
+
 static int attach_thread(void) {
     if (!keeper()) return -1;
     PyObject *dict = PyThreadState_GetDict();
@@ -506,7 +522,7 @@ static int attach_thread(void) {
     if (!capsule) { Py_DECREF(g); return -1; }
     atomic_fetch_add(&sched.threads, 1);
     g_thread = g;
-    int result = PyDict_SetItemString(dict, "gofer.thread", capsule);
+    int result = PyDict_SetItem(dict, thread_key, capsule);
     Py_DECREF(capsule);                  /* when it could not be kept, this ends it */
     return result;
 }
@@ -515,7 +531,8 @@ static int attach(void) {
     return ps_is_main_thread() ? attach_main() : attach_thread();
 }
 
-void sched_init(void) {
+int sched_init(void) {
+    if (!(thread_key = PyUnicode_InternFromString("gofer.thread"))) return -1;
     atomic_store(&sched.procs, 1);
     atomic_store(&rt.ids, 1);
     g_hooks.find = find;
@@ -526,4 +543,5 @@ void sched_init(void) {
     g_hooks.keeper = keeper;
     g_hooks.start_quietly = start_quietly;
     g_hooks.armed = keeper_armed;
+    return 0;
 }

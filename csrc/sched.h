@@ -6,8 +6,8 @@
 #include "g.h"
 
 /* Supplies g_hooks.find, spawned, ring, attach, spawn_foreign, keeper, start_quietly and armed; the
-   others are module's. */
-void sched_init(void);
+   others are not its.  0, or -1 with an exception. */
+int sched_init(void);
 
 /* How many workers may take unstarted goroutines; sets it to n unless n is 0; what it was before. */
 int sched_procs(int n);
@@ -27,6 +27,10 @@ void sched_end_run(uint32_t outer);
 void sched_exit(void);
 /* In the child of a fork: only the calling goroutine is left, and becomes goroutine 1. */
 void sched_after_fork(void);
+
+/* --- descriptors ---------------------------------------------------------------------------------------- */
+/* fd is about to be closed: whoever waits for it, on any worker, goes on. */
+void sched_fd_closing(int fd);
 
 /* --- looking -------------------------------------------------------------------------------------------- */
 typedef struct sched_stats {

@@ -83,7 +83,7 @@ static bool workers_left(void) {
     worker *k = atomic_load(&sched.keeper);
     if (k && relaxed_load(&k->stop) != 2) return true;
     for (int i = 1; i < n_workers(); i++)
-        if (sched.all[i] && relaxed_load(&sched.all[i]->stop) != 2) return true;
+        if (sched.all[i] && sched.all[i] != g_worker && relaxed_load(&sched.all[i]->stop) != 2) return true;
     return false;
 }
 
@@ -93,9 +93,12 @@ static void tell_to_end(worker *w) {
 }
 
 void sched_exit(void) {
-    if (rt.main) word_set_bits(&rt.main->pending, P_EXIT);
+    G *g = g_self_quick();
+    if (g) word_set_bits(&g->pending, P_EXIT);
+    if (rt.main && ps_is_main_thread()) word_set_bits(&rt.main->pending, P_EXIT);   /* else it just stops */
     atomic_store(&sched.procs, 1);
-    for (int i = 1; i < n_workers(); i++) tell_to_end(sched.all[i]);
+    for (int i = 1; i < n_workers(); i++)
+        if (sched.all[i] != g_worker) tell_to_end(sched.all[i]);
     tell_to_end(atomic_load(&sched.keeper));
     for (int64_t until = clock_ns() + UNWIND_NS / 5; workers_left() && clock_ns() < until; ) {
         Py_BEGIN_ALLOW_THREADS
@@ -141,7 +144,9 @@ static void lose_worker(worker *w, G *survivor) {
 
 static void keep_worker(worker *w) {
     netpoll_free(w->poller);
-    if (!(w->poller = netpoll_new())) Py_FatalError("gofer: no poller for the child of a fork");
+    fds_free(w->fds);
+    if (!(w->poller = netpoll_new()) || !(w->fds = fds_new()))
+        Py_FatalError("gofer: no poller for the child of a fork");
     relaxed_store(&w->sleeping, 0);
     relaxed_store(&w->stop, 0);
     w->index = 0;

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from types import CodeType, GenericAlias, TracebackType
-from typing import Any, Generic, Literal, NoReturn, ParamSpec, TypeAlias, TypeVar, final
+from typing import Any, Final, Generic, Literal, NoReturn, ParamSpec, TypeAlias, TypeVar, final
 
 _T = TypeVar("_T")
 _T_co = TypeVar("_T_co", covariant=True)
@@ -179,6 +179,21 @@ class Semaphore:
     def try_acquire(self, n: int = 1, /) -> bool: ...
     def __enter__(self) -> None: ...
     def __exit__(self, *exc: object) -> None: ...
+
+# --- descriptors ----------------------------------------------------------------------------
+
+FD_READ: Final = 1
+FD_WRITE: Final = 2
+FD_URGENT: Final = 4
+FD_BROKEN: Final = 8
+FD_CLOSED: Final = 16
+
+def wait_fd(fd: Any, events: int, timeout: Duration | None, /) -> int:
+    """What it is ready for; 0 when the time was over. FD_CLOSED when it is not open any more."""
+
+def wait_fds(fds: list[tuple[int, int]], timeout: Duration | None, /) -> list[int]: ...
+def fd_closing(fd: int, /) -> None:
+    """It is about to be closed: whoever waits for it gets FD_CLOSED."""
 
 # --- runtime --------------------------------------------------------------------------------
 

@@ -215,11 +215,11 @@ ALIVE = {
     "a ticker": "t = Ticker(0.02); t.c.recv(); t.c.recv()",
     "a thread": "threading.Thread(target=slowly, args=[ch.send, 1]).start(); ch.recv()",
     "a daemon that has used us": """
-t = threading.Thread(target=lambda: (ready.send(1), slowly(ch.send, 1)), daemon=True)
-t.start(); ready.recv(); ch.recv()""",
+t = threading.Thread(target=lambda: (current(), used.set(), slowly(ch.send, 1)), daemon=True)
+t.start(); used.wait(); ch.recv()""",
     "a thread that waits for us": """
-t = threading.Thread(target=lambda: (ready.recv(), ch.send(1)), daemon=True)
-t.start(); ready.send(1); ch.recv()""",
+t = threading.Thread(target=lambda: (current(), used.set(), ready.recv(), ch.send(1)), daemon=True)
+t.start(); used.wait(); ready.send(1); ch.recv()""",
     "a thread that starts goroutines": """
 t = threading.Thread(target=lambda: slowly(go, ch.send, 1))
 t.start(); ch.recv()""",
@@ -234,7 +234,7 @@ def test_it_must_not_be_raised(program, how):
         "def slowly(fn, *args):\n"
         "    time.sleep(0.3)\n"
         "    fn(*args)\n"
-        "ch, ready = Chan(), Chan(1)\n"
+        "ch, ready, used = Chan(), Chan(1), threading.Event()\n"
         f"{ALIVE[how].strip()}\n"
         "print('ok')\n"
     )

@@ -54,6 +54,29 @@ KINDS = {
             gs = [go(gate.recv) for _ in range(n // 10)]
             while gs[-1].state != "waiting": gosched()
         run(main)""",
+    "scopes": """for _ in range(n):
+            with cancel_scope() as scope, timeout(1000), shield():
+                go(scope.cancel).join()""",
+    "nested scopes": """scopes = [timeout(1000) for _ in range(n)]
+        for scope in scopes: scope.__enter__()
+        for scope in reversed(scopes): scope.__exit__(None, None, None)""",
+    "cancelled scopes": """for _ in range(n // 10):
+            with cancel_scope() as scope:
+                ts = [fork(Chan().recv) for _ in range(10)]
+                scope.cancel()
+                Chan().recv()""",
+    "expired": """for _ in range(n // 10):
+            try:
+                with timeout(0): Chan().recv()
+            except TimeoutError: pass""",
+    "ended in scopes": """def body():
+            for make in (cancel_scope, shield, lambda: timeout(1000)): make().__enter__()
+        for _ in range(n): go(body).join()""",
+    "left in the wrong order": """for _ in range(n):
+            outer, inner = cancel_scope(), timeout(1000)
+            outer.__enter__(); inner.__enter__()
+            try: outer.__exit__(None, None, None)
+            except RuntimeError: pass""",
     "cancelled": """ts = [fork(Chan().recv) for _ in range(n)]
         for t in ts: t.cancel()
         for t in ts: Goroutine.join(t)""",
@@ -241,6 +264,28 @@ OPERATIONS = {
                 if task:
                     task.cancel()
                     Goroutine.join(task)
+    """,
+    "scopes": """
+    def operation():
+        with cancel_scope() as scope:
+            with timeout(1000):
+                task = fork(Chan().recv)
+                with shield():
+                    sleep(0.00001)
+            scope.cancel()
+            gosched()
+        Goroutine.join(task)
+    """,
+    "expired": """
+    def operation():
+        try:
+            with timeout(0):
+                with timeout(0.00001):
+                    sleep(1000)
+        except TimeoutError:
+            pass
+        else:
+            raise AssertionError
     """,
     "looking": """
     def operation():
