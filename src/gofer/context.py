@@ -111,8 +111,7 @@ class Context(Protocol):
 # --- contexts that are never cancelled ----------------------------------------------------------
 
 _NEVER: Final = Chan[None]().receiver  # nobody has its sender
-_CLOSED: Final = Chan[None]()
-_CLOSED.close()
+_CLOSED: Final = Chan[None]()  # by whoever needs it: an import is to use nothing
 
 
 class _NeverCtx:
@@ -289,6 +288,7 @@ class _CancelCtx:
             self.node.close(mine)
         else:
             mine = _CLOSED
+            close_once(mine)
         return first(self, "_done", first(self, "_chan", mine).receiver)
 
 

@@ -281,6 +281,25 @@ def test_a_daemon_that_never_used_us_does_not_count(program):
     assert result == (0, "deadlock\n", "")
 
 
+def test_a_daemon_that_has_only_imported_us_does_not_count(program):
+    result = program("""
+        import threading
+
+        def body():
+            import gofer, gofer.context, gofer.runtime, gofer.sync, gofer.testing, gofer.time
+            imported.set()
+            threading.Event().wait()
+
+        imported = threading.Event()
+        threading.Thread(target=body, daemon=True).start()
+        imported.wait()
+        from gofer import Chan
+        Chan().recv()
+    """)
+    assert result.status == 2
+    assert MESSAGE in result.err
+
+
 def test_a_stopped_timer_does_not_count(program):
     result = program("""
         from gofer import *
