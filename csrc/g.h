@@ -107,6 +107,7 @@ struct G {
     uint8_t kind;
     word_t seen;
     bool abandoned;
+    bool rests;                  /* a thread: it will wake nobody until somebody calls it */
     bool of_scope;               /* one of its scope's tasks */
     bool named;                  /* as one that swallows Cancelled */
     bool durable;                /* what it is about to wait for can only come from its own bubble */

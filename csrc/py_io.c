@@ -82,7 +82,45 @@ static PyObject *py_fd_closing(PyObject *module, PyObject *fd) {
     Py_RETURN_NONE;
 }
 
+/* --- threads that make blocking calls ------------------------------------------------------------------- */
+static PyObject *py_on_worker(PyObject *module, PyObject *unused) {
+    G *g = g_self();
+    return g ? PyBool_FromLong(g->worker != NULL) : NULL;
+}
+
+static PyObject *py_thread_rests(PyObject *module, PyObject *rests) {
+    int yes = PyObject_IsTrue(rests);
+    if (yes < 0) return NULL;
+    sched_thread_rests(yes);
+    Py_RETURN_NONE;
+}
+
+/* chan.recv(), where a thread is going to send. */
+static PyObject *py_wait_for_call(PyObject *module, PyObject *const *args, Py_ssize_t nargs) {
+    if (one_arg("wait_for_call", nargs) < 0) return NULL;
+    if (!PyObject_TypeCheck(args[0], &Chan_Type)) {
+        PyErr_SetString(PyExc_TypeError, "wait_for_call() takes a Chan");
+        return NULL;
+    }
+    PyObject *value = NULL;
+    sched_call(1);
+    int result = chan_recv((chan *)args[0], &value);
+    sched_call(-1);
+    if (result == 0) chan_closed_error((chan *)args[0], "recv");
+    return result > 0 ? value : NULL;
+}
+
+static PyObject *py_outside_chan(PyObject *module, PyObject *cap) {
+    PyObject *c = PyObject_CallOneArg((PyObject *)&Chan_Type, cap);
+    if (c) ((chan *)c)->bubble = UINT32_MAX;
+    return c;
+}
+
 static PyMethodDef functions[] = {
+    {"on_worker", py_on_worker, METH_NOARGS, NULL},
+    {"thread_rests", py_thread_rests, METH_O, NULL},
+    {"wait_for_call", FAST(py_wait_for_call), METH_FASTCALL, NULL},
+    {"outside_chan", py_outside_chan, METH_O, NULL},
     {"wait_fd", FAST(py_wait_fd), METH_FASTCALL, NULL},
     {"wait_fds", FAST(py_wait_fds), METH_FASTCALL, NULL},
     {"fd_closing", py_fd_closing, METH_O, NULL},

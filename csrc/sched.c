@@ -305,7 +305,7 @@ static bool other_threads(void) {
 }
 
 static bool all_quiet(void) {
-    if (sched.shared.n || atomic_load(&sched.threads)) return false;
+    if (sched.shared.n || atomic_load(&sched.threads) || atomic_load(&sched.calls)) return false;
     for (int i = 0; i < n_workers(); i++) {
         worker *w = sched.all[i];
         if (HOSTILE) usleep(20);                 /* the others need not wait for us */
@@ -505,10 +505,21 @@ static void thread_ended(PyObject *capsule) {
     if (g->scope) g_hooks.left(g);
     g_wake_joiners(g);
     worker *k = atomic_load(&sched.keeper);
-    if (!g->abandoned) atomic_fetch_sub(&sched.threads, 1);
+    if (!g->abandoned && !g->rests) atomic_fetch_sub(&sched.threads, 1);
     if (k) worker_ring(k);                              /* it may have been the last that could wake somebody */
     if (g == g_thread) g_thread = NULL;
     Py_DECREF(g);
+}
+
+void sched_call(int n) { atomic_fetch_add(&sched.calls, n); }
+
+void sched_thread_rests(bool rests) {
+    G *g = g_thread;
+    if (!g || g->rests == rests) return;
+    g->rests = rests;
+    atomic_fetch_add(&sched.threads, rests ? -1 : 1);
+    worker *k = atomic_load(&sched.keeper);
+    if (rests && k) worker_ring(k);              /* it may have been the last that could wake somebody */
 }
 
 static PyObject *thread_key;             /* "gofer.thread" */

@@ -32,6 +32,13 @@ void sched_after_fork(void);
 /* fd is about to be closed: whoever waits for it, on any worker, goes on. */
 void sched_fd_closing(int fd);
 
+/* --- threads --------------------------------------------------------------------------------------------- */
+/* The calling thread, which runs no goroutines, has nothing to do until it is given something, or has again:
+   one that rests does not stand against a deadlock. */
+void sched_thread_rests(bool rests);
+/* So many more (or fewer) goroutines wait for what a thread is going to bring: no deadlock meanwhile. */
+void sched_call(int n);
+
 /* --- looking -------------------------------------------------------------------------------------------- */
 typedef struct sched_stats {
     int64_t goroutines;

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from gofer import _platform as _platform  # first: says where gofer can not run
 from gofer import context, runtime, sync, time
+from gofer.blocking import blocking
 from gofer.chan import Chan, RecvChan, SendChan, select
 from gofer.errors import Cancelled, Closed, Deadlock, GoroutineExit
 from gofer.goroutine import Goroutine, Group, Task, current, fork, go, goexit, gosched, run
@@ -49,6 +50,7 @@ __all__ = [
     "WaitGroup",
     "after",
     "after_func",
+    "blocking",
     "cancel_scope",
     "context",
     "current",

@@ -195,6 +195,20 @@ def wait_fds(fds: list[tuple[int, int]], timeout: Duration | None, /) -> list[in
 def fd_closing(fd: int, /) -> None:
     """It is about to be closed: whoever waits for it gets FD_CLOSED."""
 
+# --- threads that make blocking calls -------------------------------------------------------
+
+def on_worker() -> bool:
+    """Whether the caller is a goroutine, and no plain thread."""
+
+def thread_rests(rests: bool, /) -> None:
+    """The calling thread will do nothing until it is given something, or is at work again."""
+
+def wait_for_call(ch: Chan[_T], /) -> _T:
+    """ch.recv(), where a thread is going to send: that is no deadlock."""
+
+def outside_chan(cap: int, /) -> Chan[Any]:
+    """A channel that is used from outside of the bubble, if the caller is in one."""
+
 # --- runtime --------------------------------------------------------------------------------
 
 def gomaxprocs(n: int | None = None, /) -> int: ...
