@@ -41,6 +41,7 @@ static struct {
     _Atomic(int) idle, searching;
     _Atomic(int) threads;          /* foreign threads that have used the library and live */
     lock_t lock;                   /* guards the table, the shared queue and the deadlock check */
+    _Atomic(bool) exiting;         /* under the lock: no more threads are started */
     gqueue shared;                 /* unstarted, from foreign threads */
     _Atomic(worker *) keeper;      /* NULL until it is needed */
     _Atomic(int) keeper_rests;     /* nobody waits for a worker: the next spawn is to ring */
@@ -100,13 +101,20 @@ static void worker_main(void *arg) {
     PyGILState_Release(held);
 }
 
+static void *no_thread(void) {
+    PyErr_SetString(PyExc_RuntimeError, sched.exiting
+                    ? "gofer can not be used any more: the interpreter is exiting"
+                    : "gofer can not start another thread: the system has no more of them");
+    return NULL;
+}
+
 /* One more thread; NULL with an exception.  Counts as searching until it has started. */
 static worker *worker_start(void) {
     worker *w = worker_new();
     if (!w) return NULL;
     lock_acquire(&sched.lock);
     w->index = n_workers() ? n_workers() : 1;
-    bool room = w->index < MAX_WORKERS;
+    bool room = w->index < MAX_WORKERS && !sched.exiting;
     if (room) {
         sched.all[w->index] = w;
         atomic_store(&sched.n, w->index + 1);
@@ -118,8 +126,7 @@ static worker *worker_start(void) {
         atomic_fetch_sub(&sched.searching, 1);
         atomic_store(&w->stop, 2);               /* its place in the table stays taken */
     } else worker_free(w);
-    PyErr_SetString(PyExc_RuntimeError, "gofer can not start another thread: the system has no more of them");
-    return NULL;
+    return no_thread();
 }
 
 /* The main thread's idler is a goroutine of its own. */
@@ -207,7 +214,10 @@ static void share(G *g) {
 
 static int spawn_foreign(G *g) {
     /* The main thread may never have used us, or be busy with something else for long. */
-    if (n_workers() < 2 && !atomic_load(&sched.idle) && !worker_start()) return -1;
+    if (n_workers() < 2 && !atomic_load(&sched.idle) && !worker_start()) {
+        if (!sched.exiting) return -1;
+        PyErr_Clear();                           /* nobody runs it any more, as at any moment from now on */
+    }
     share(g);
     return 0;
 }
@@ -502,6 +512,7 @@ static void keeper_main(void *arg) {
     PyGILState_STATE held = PyGILState_Ensure();
     g_worker = k;
     k->ts = PyThreadState_Get();
+    atomic_store(&k->live, 1);
     keep(k);
     g_worker = NULL;
     atomic_store(&k->stop, 2);
@@ -513,14 +524,16 @@ static worker *keeper(void) {
     worker *k = atomic_load(&sched.keeper), *none = NULL;
     if (k) return k;
     if (!(k = worker_new())) return NULL;
-    if (!atomic_compare_exchange_strong(&sched.keeper, &none, k)) {
+    lock_acquire(&sched.lock);
+    bool ours = !sched.exiting && atomic_compare_exchange_strong(&sched.keeper, &none, k);
+    lock_release(&sched.lock);
+    if (!ours) {
         worker_free(k);
-        return none;
+        return none ? none : no_thread();
     }
     if (PyThread_start_new_thread(keeper_main, k) != PYTHREAD_INVALID_THREAD_ID) return k;
     atomic_store(&sched.keeper, NULL);
-    PyErr_SetString(PyExc_RuntimeError, "gofer can not start another thread: the system has no more of them");
-    return NULL;
+    return no_thread();
 }
 
 /* --- run() --------------------------------------------------------------------------------------------------------------- */
@@ -606,6 +619,16 @@ static bool workers_left(void) {
     return false;
 }
 
+/* Its thread exists, or soon will, and has not come far enough to end when it is told to. */
+static bool is_starting(worker *w) { return w && !atomic_load(&w->live) && relaxed_load(&w->stop) != 2; }
+
+/* What takes the interpreter down would free the thread state that such a thread is just making. */
+static bool somebody_starts(void) {
+    for (int i = 1; i < n_workers(); i++)
+        if (is_starting(sched.all[i])) return true;
+    return is_starting(atomic_load(&sched.keeper));
+}
+
 static void tell_to_end(worker *w) {
     uint8_t running = 0;
     if (w && atomic_compare_exchange_strong(&w->stop, &running, 1)) ring(w);
@@ -616,10 +639,14 @@ void sched_exit(void) {
     if (g) word_set_bits(&g->pending, P_EXIT);
     if (rt.main && ps_is_main_thread()) word_set_bits(&rt.main->pending, P_EXIT);   /* else it just stops */
     atomic_store(&sched.procs, 1);
+    lock_acquire(&sched.lock);
+    sched.exiting = true;
+    lock_release(&sched.lock);
     for (int i = 1; i < n_workers(); i++)
         if (sched.all[i] != g_worker) tell_to_end(sched.all[i]);
     tell_to_end(atomic_load(&sched.keeper));
-    for (int64_t until = clock_ns() + UNWIND_NS / 5; workers_left() && clock_ns() < until; ) {
+    int64_t until = clock_ns() + UNWIND_NS / 5;
+    while (somebody_starts() || (workers_left() && clock_ns() < until)) {
         Py_BEGIN_ALLOW_THREADS
         usleep(100);
         Py_END_ALLOW_THREADS
@@ -680,6 +707,7 @@ void sched_after_fork(void) {
     worker *me = g_worker;
     ps_after_fork();
     lock_reset(&sched.lock);
+    sched.exiting = false;
     lock_reset(&rt.lock);
     for (int i = 0; i < n_workers(); i++) {
         worker *w = sched.all[i];
