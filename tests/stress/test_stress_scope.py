@@ -55,28 +55,31 @@ class Tree:
             scope.cancel()
 
 
-def in_random_scopes(tree, rng, depth, body):
-    """Calls body inside `depth` scopes of random kinds; whether it was not cancelled."""
+def in_random_scopes(tree, rng, depth, body, outermost=True):
+    """Calls body inside scopes of random kinds; whether it was not cancelled.
+
+    The outermost is one that can be cancelled: none of them waits for ever.
+    """
     if depth == 0:
         body()
         return True
-    kind = rng.random()
+    kind = 0 if outermost else rng.random()
     if kind < 0.6:
         with cancel_scope() as scope:
             name = tree.enter(scope)
             try:
-                return in_random_scopes(tree, rng, depth - 1, body)
+                return in_random_scopes(tree, rng, depth - 1, body, False)
             finally:
                 tree.leave(name)
         return False
     if kind < 0.9:
         try:
             with timeout(rng.choice([0, 0.0001, 0.001, 0.01, None])):
-                return in_random_scopes(tree, rng, depth - 1, body)
+                return in_random_scopes(tree, rng, depth - 1, body, False)
         except TimeoutError:
             return False
     with suppress(TimeoutError), shield(), timeout(0.01):
-        return in_random_scopes(tree, rng, depth - 1, body)
+        return in_random_scopes(tree, rng, depth - 1, body, False)
     return False
 
 
@@ -87,7 +90,7 @@ def storm(rng, tree, bodies, spawn_thread, rounds):
     def run(body):
         try:
             for _ in range(rounds):
-                in_random_scopes(tree, rng, rng.randrange(1, 5), body)
+                in_random_scopes(tree, rng, rng.randrange(1, 6), body)
         finally:
             ended.done()
 
