@@ -247,8 +247,20 @@ PyTypeObject GroupScope_Type = {
     .tp_getset = group_getset,
 };
 
+/* --- functions ------------------------------------------------------------------------------------------------ */
+static PyObject *is_cancellation(PyObject *module, PyObject *const *args, Py_ssize_t nargs) {
+    if (UNLIKELY(nargs != 2)) { PyErr_BadArgument(); return NULL; }
+    return PyBool_FromLong(scope_is_cancellation(args[0], args[1] == Py_True));
+}
+
+static PyMethodDef functions[] = {
+    {"is_cancellation", FAST(is_cancellation), METH_FASTCALL, NULL},
+    {NULL},
+};
+
 int py_scope_add(PyObject *module) {
     scope_init();
-    return PyModule_AddType(module, &CancelScope_Type) < 0 || PyModule_AddType(module, &Shield_Type) < 0
+    return PyModule_AddFunctions(module, functions) < 0
+        || PyModule_AddType(module, &CancelScope_Type) < 0 || PyModule_AddType(module, &Shield_Type) < 0
         || PyModule_AddType(module, &Timeout_Type) < 0 || PyModule_AddType(module, &GroupScope_Type) < 0 ? -1 : 0;
 }

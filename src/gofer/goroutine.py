@@ -196,7 +196,7 @@ class Group:
         cancelled: BaseException | None = None
         stray = False  # a Cancelled, and nobody has cancelled this scope
         place = -1  # of the body's failure among the members'
-        if error is not None and _is_only(error, Cancelled):
+        if error is not None and _core.is_cancellation(error, False):
             cancelled = error
             stray = not self._scope.cancelled
         elif isinstance(error, Exception) and not isinstance(error, Deadlock):
@@ -236,7 +236,7 @@ class Group:
         try:
             return fn(*args, **kwargs)
         except BaseException as error:
-            if _is_only(error, (Cancelled, GoroutineExit)):
+            if _core.is_cancellation(error, True):
                 raise
             with suppress(Exception):  # an exception may be of any class
                 error.add_note(f"in {_report.origin(current())}")
@@ -294,15 +294,6 @@ class Group:
             f"Group.{what}() after the with: its members have all ended and nobody would wait for "
             "this one; start it inside the with, or use go() or fork()"
         )
-
-
-def _is_only(
-    error: BaseException, kinds: type[BaseException] | tuple[type[BaseException], ...]
-) -> bool:
-    """Whether it is of these kinds, or a group of nothing else as several `except*` make one."""
-    if isinstance(error, BaseExceptionGroup):
-        return all(_is_only(part, kinds) for part in error.exceptions)
-    return isinstance(error, kinds)
 
 
 def _this_task() -> Task[Any]:
