@@ -241,6 +241,9 @@ def set_exit_status(status: int, /) -> None: ...
 def origin(goroutine: Goroutine, /) -> tuple[CodeType, int, int] | None:
     """Code object and line where it was started, and the id of the goroutine that did so."""
 
+def is_cancellation(error: BaseException, exit: bool, /) -> bool:
+    """Whether it is Cancelled (or, with `exit`, GoroutineExit), or a group of nothing else."""
+
 @final
 class bubble:
     """The scope of a bubble; `panic` is called in place of a panic inside."""

@@ -28,13 +28,16 @@ from gofer import (
     WaitGroup,
     after,
     after_func,
+    cancel_scope,
     current,
     fork,
     go,
     gosched,
     run,
     select,
+    shield,
     sleep,
+    timeout,
 )
 from gofer.context import (
     CancelCauseFunc,
@@ -181,6 +184,27 @@ def timing() -> None:
     assert_type(timer.reset(2), bool)
     for now in Ticker(0.1):
         assert_type(now, float)
+
+
+# --- scopes ---------------------------------------------------------------------------------------
+
+
+def limiting() -> int:
+    with timeout(1.5) as limit, timeout(timedelta(seconds=1)), timeout(None):
+        assert_type(limit, timeout)
+        assert_type(limit.expired, bool)
+    with cancel_scope() as scope:
+        assert_type(scope, cancel_scope)
+        assert_type(scope.cancel(), None)
+    assert_type(scope.cancelled, bool)  # reached: a cancelled scope goes on after its block
+    with shield() as guarded:
+        assert_type(guarded, shield)
+    timeout("1")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    timeout()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    cancel_scope(1)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    limit.expired = True  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
+    with timeout(1), shield():
+        return 1  # and so no return is missing here: these two let everything pass
 
 
 # --- locks and friends ----------------------------------------------------------------------------
