@@ -182,12 +182,10 @@ def _results(
     def feed() -> None:
         try:
             with scope:
-                while not scope.cancelled:
-                    places.acquire()
-                    args = next(inputs, None)
-                    if args is None:
-                        break
+                places.acquire()
+                while not scope.cancelled and (args := next(inputs, None)) is not None:
                     order.send(fork(named, *args))
+                    places.acquire()
         finally:
             order.close()
 
