@@ -289,6 +289,19 @@ def test_a_timeout_is_one_of_the_racers():
     assert kinds(caught.value) == [TimeoutError] * 2
 
 
+@pytest.mark.parametrize("start", [gather, race])
+def test_storm_of_timeouts(start, rng):
+    def waits(steps):
+        for _ in range(steps):
+            gosched()
+        sleep(1)
+
+    for _ in range(100):
+        with pytest.raises(TimeoutError):
+            with timeout(rng.random() * 0.001):
+                start(*[functools.partial(waits, rng.randrange(5)) for _ in range(3)])
+
+
 def test_storm_of_races(rng):
     for _ in range(100):
         steps = [rng.randrange(6) for _ in range(rng.randrange(1, 6))]
@@ -407,14 +420,14 @@ def test_as_many_as_the_limit_run_at_the_same_time():
     assert list(map(meet, range(5), limit=5)) == list(range(5))
 
 
-def test_the_limit_is_32_if_not_given(parked):
+def test_the_limit_is_32_if_not_given(until):
+    def feeds(info):
+        return info.parent == task.id and info.waiting_on.startswith("semaphore")
+
     started = Chan(100)
     task = fork(lambda: list(map(lambda n: [started.send(n), wait_for_ever()], range(100))))
-    numbers = {started.recv() for _ in range(32)}
-    parked(task)
-    feeder = next(info for info in runtime.goroutines() if info.parent == task.id)
-    assert feeder.waiting_on.startswith("semaphore")
-    assert numbers == set(range(32))
+    assert {started.recv() for _ in range(32)} == set(range(32))
+    until(lambda: any(feeds(info) for info in runtime.goroutines()))
     assert len(started) == 0
     task.cancel()
     Goroutine.join(task)
@@ -851,6 +864,20 @@ def test_begun_in_a_scope_that_is_cancelled_later():
         group.cancel()
     with pytest.raises(Canceled):
         next(iterator)
+    assert list(iterator) == []
+
+
+def test_results_that_were_cancelled_together_with_the_consumer(until):
+    """Cancelled is raised then, which the scope stops, and not Canceled."""
+    before = runtime.num_goroutine()
+    with cancel_scope() as scope:
+        iterator = map(lambda n: wait_for_ever() if n else n, range(3))
+        assert next(iterator) == 0
+        scope.cancel()
+        with shield():
+            until(lambda: runtime.num_goroutine() == before)
+        next(iterator)
+        pytest.fail("it had no result")
     assert list(iterator) == []
 
 

@@ -21,7 +21,7 @@ from contextlib import suppress
 from typing import Any, TypeVar, overload
 
 from gofer._check import check_function
-from gofer._core import Chan, Semaphore, Task, cancel_scope, fork, shield
+from gofer._core import Chan, Semaphore, Task, cancel_scope, fork, gosched, shield
 from gofer.errors import Canceled
 from gofer.goroutine import Group
 
@@ -55,7 +55,11 @@ def gather(*fns: Callable[[], Any]) -> list[Any]:
     tasks: list[Task[Any]] = []
     with Group() as group:
         tasks += [group.go(fn) for fn in fns]
-    return [task.join() for task in tasks]
+    try:
+        return [task.join() for task in tasks]
+    except Canceled:
+        gosched()  # raises Cancelled if they were cancelled together with us
+        raise
 
 
 @overload
@@ -101,6 +105,8 @@ def race(*fns: Callable[[], Any]) -> Any:
                 group.go(entrant(place, fn))
         if won:
             return won[0]
+        if len(failed) < len(fns):
+            gosched()  # raises Cancelled if they were cancelled together with us
         if not failed:
             raise Canceled("race() in which all were cancelled or left: it has no result")
         raise ExceptionGroup("all functions of a race failed", [failed[n] for n in sorted(failed)])
@@ -156,7 +162,7 @@ def map(
     calls that have not begun do not begin. One that ends by `goexit()` has the result None, for one
     that was cancelled in another way `Canceled` is raised.
 
-    What runs is in the scopes in which the first result was asked for. To ask for one raises
+    What runs is in the scopes in which the first result was asked for. To wait for one raises
     `Cancelled` in a cancelled scope, which ends the iterator.
 
     limit: at least 1 (`ValueError`). 32 suits functions that wait for something.
@@ -198,6 +204,9 @@ def _results(
             places.release()
             yield result
         feeder.join()
+    except Canceled:
+        gosched()  # raises Cancelled if it was cancelled together with us
+        raise
     finally:
         scope.cancel()
         with suppress(RuntimeError), shield():  # the collector lets nobody wait
