@@ -162,6 +162,7 @@ static Py_ssize_t wait_once(G *g, fd_wait *waits, Py_ssize_t n, alarm_clock *a, 
     *error = put_in_all(w, waits, n, &at_once);
     if (!*error && !at_once && a && !timer_start(&a->t, w->timers)) *error = ENOMEM;
     bool stays = (*error || at_once) && g_claim(g, W_NONE);
+    g->durable = false;          /* the last wait may have left it set */
     *why = stays ? W_READY : g_park(g, WHY_IO, NULL);
     if (a) timer_stop(&a->t);
     Py_ssize_t ready = take_out(w, waits, n);
