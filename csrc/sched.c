@@ -418,12 +418,15 @@ static G *find(worker *w) {
 }
 
 /* --- descriptors ----------------------------------------------------------------------------------------------- */
-void sched_fd_closing(int fd) {
+static void tell_tables(int fd, void (*what)(worker *, int)) {
     for (int i = 0; i < n_workers(); i++) {
         worker *w = live_worker(i);
-        if (w && fds_in_use(w->fds)) fds_closing(w, fd);
+        if (w && fds_in_use(w->fds)) what(w, fd);
     }
 }
+
+void sched_fd_closing(int fd) { tell_tables(fd, fds_closing); }
+void sched_fd_closed(int fd) { tell_tables(fd, fds_closed); }
 
 /* --- looking ------------------------------------------------------------------------------------------------------------------- */
 int sched_procs(int n) {

@@ -195,6 +195,9 @@ def wait_fds(fds: list[tuple[int, int]], timeout: Duration | None, /) -> list[in
 def fd_closing(fd: int, /) -> None:
     """It is about to be closed: whoever waits for it gets FD_CLOSED."""
 
+def fd_closed(fd: int, /) -> None:
+    """It has been closed: so does who has begun to wait since `fd_closing`."""
+
 # --- threads that make blocking calls -------------------------------------------------------
 
 def on_worker() -> bool:
