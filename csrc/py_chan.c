@@ -322,7 +322,18 @@ static PyObject *py_select(PyObject *module, PyObject *const *args, Py_ssize_t n
     return result;
 }
 
+/* The receiver of a channel that nobody can send on: no bubble need wait for it. */
+static PyObject *py_never(PyObject *module, PyObject *unused) {
+    chan *c = (chan *)Chan_Type.tp_alloc(&Chan_Type, 0);
+    if (!c) return NULL;
+    PyObject *receiver = chan_init(c, 0) < 0 ? NULL : py_receiver(c);
+    c->bubble = EVERY_BUBBLE;
+    Py_DECREF(c);
+    return receiver;
+}
+
 static PyMethodDef functions[] = {
+    {"never", py_never, METH_NOARGS, NULL},
     {"select", FAST(py_select), METH_FASTCALL | METH_KEYWORDS,
      "select($module, /, *cases, default=False)\n--\n\n"
      "Wait until one of the cases can be done, do it, and return (index, value).\n\n"

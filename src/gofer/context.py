@@ -35,7 +35,6 @@ import math
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
-from time import monotonic
 from typing import Any, Final, Protocol, TypeAlias, TypeVar
 from weakref import ref
 
@@ -51,9 +50,9 @@ from gofer._cancel import (
     first,
 )
 from gofer._check import refuse_coroutine_function
-from gofer._core import Chan, RecvChan, go, select
+from gofer._core import Chan, RecvChan, go, never, select
 from gofer.errors import Canceled, DeadlineExceeded
-from gofer.time import Duration
+from gofer.time import Duration, now
 
 __all__ = [
     "CancelCauseFunc",
@@ -96,7 +95,7 @@ class Context(Protocol):
         ...
 
     def deadline(self) -> float | None:
-        """When it will be cancelled, on the clock of `time.monotonic()`; None: that is not set."""
+        """When it will be cancelled, on the clock of `gofer.time.now()`; None: that is not set."""
         ...
 
     def value(self, key: Any, /) -> Any:
@@ -106,7 +105,7 @@ class Context(Protocol):
 
 # --- contexts that are never cancelled ----------------------------------------------------------
 
-_NEVER: Final = Chan[None]().receiver  # nobody has its sender
+_NEVER: Final[RecvChan[None]] = never()
 _CLOSED: Final = Chan[None]()
 _CLOSED.close()
 
@@ -297,7 +296,7 @@ class _DeadlineCtx(_CancelCtx):
         self._given = given
 
     def word(self) -> str:
-        return f"{self._given} [{self.when - monotonic():.3f} s left])"
+        return f"{self._given} [{self.when - now():.3f} s left])"
 
 
 def with_cancel(parent: Context) -> tuple[Context, CancelFunc]:
@@ -333,11 +332,14 @@ def with_timeout_cause(
     if isinstance(d, timedelta):
         d = d.total_seconds()
     d = _seconds(what, "seconds as a number or a timedelta", d)
-    return _with_deadline(what, parent, monotonic() + d, cause, f"with_timeout({d:g}")
+    return _with_deadline(what, parent, now() + d, cause, f"with_timeout({d:g}")
 
 
 def with_deadline(parent: Context, when: float) -> tuple[Context, CancelFunc]:
-    """As `with_timeout`, at a time of the clock `time.monotonic()`."""
+    """As `with_timeout`, at a time of the clock `gofer.time.now()`, which is `time.monotonic()`.
+
+    Inside a bubble of `gofer.testing` it is the clock of the bubble.
+    """
     return with_deadline_cause(parent, when, None)
 
 
@@ -367,7 +369,7 @@ def _with_deadline(
         ctx = _with_cancel(what, parent)
         return ctx, ctx.node.cancel
     node = _child(base, SourcedNode)
-    left = when - monotonic()
+    left = when - now()
     if left <= 0:
         node.finish(deadline_exceeded(cause))
     elif left < math.inf:
