@@ -144,7 +144,7 @@ static PyObject *timeout_new(PyTypeObject *type, PyObject *args, PyObject *kwarg
     return timeout_vectorcall((PyObject *)type, ((PyTupleObject *)args)->ob_item, (size_t)PyTuple_GET_SIZE(args), names);
 }
 
-static PyObject *seconds(const scope *s) { return PyFloat_FromDouble(s->ns > 0 ? (double)s->ns * 1e-9 : 0); }
+static PyObject *seconds(const scope *s) { return PyFloat_FromDouble(s->ns > 0 ? (double)s->ns / 1e9 : 0); }
 
 static PyObject *timeout_repr(scope *s) {
     PyObject *d = s->ns == NEVER ? Py_NewRef(Py_None) : seconds(s);

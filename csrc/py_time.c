@@ -19,7 +19,7 @@ typedef struct { timer t; chan *c; } chan_alarm;    /* c borrowed: it owns us */
 static void ring_alarm(timer *t, int64_t now) {
     chan *c = ((chan_alarm *)t)->c;
     if (now == DROPPED) return;
-    PyObject *seconds = PyFloat_FromDouble((double)now * 1e-9);
+    PyObject *seconds = PyFloat_FromDouble((double)now / 1e9);
     if (!seconds) { PyErr_Clear(); return; }         /* no memory: this tick is lost */
     G *wake = NULL;
     lock_acquire(&c->lock);
@@ -262,7 +262,7 @@ static PyObject *py_sleep(PyObject *module, PyObject *const *args, Py_ssize_t na
 
 static PyObject *py_now(PyObject *module, PyObject *unused) {
     timers *h = timers_of_caller();
-    return h ? PyFloat_FromDouble((double)timers_clock(h) * 1e-9) : NULL;
+    return h ? PyFloat_FromDouble((double)timers_clock(h) / 1e9) : NULL;
 }
 
 static PyObject *py_after(PyObject *module, PyObject *d) {

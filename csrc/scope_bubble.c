@@ -212,8 +212,9 @@ void bubble_abandon(bubble *b, G *g) {
     lock_release(&b->lock);
     if (!g->bubble) return;
     g->bubble = 0;
-    atomic_fetch_sub(&b->members, 1);
-    not_busy(b);
+    bool alone = atomic_fetch_sub(&b->members, 1) == 1;
+    if (alone) atomic_fetch_sub(&b->busy, 1);           /* the clock stands for ever */
+    else not_busy(b);
 }
 
 void bubble_after_fork(bubble *b, G *g, bool survives) {

@@ -91,6 +91,12 @@ class RecvChan(Generic[_T_co]):
 
 _Case: TypeAlias = Callable[[], Any] | tuple[Callable[[Any], None], Any] | None
 
+def here() -> int:
+    """The number of the bubble that the caller is in; 0 for none."""
+
+def chan_in(bubble: int, cap: int, /) -> Chan[Any]:
+    """A channel as if it had been made in that bubble."""
+
 def never() -> RecvChan[Any]:
     """On which nothing ever arrives, inside a bubble as outside."""
 

@@ -50,7 +50,7 @@ from gofer._cancel import (
     first,
 )
 from gofer._check import refuse_coroutine_function
-from gofer._core import Chan, RecvChan, go, never, select
+from gofer._core import Chan, RecvChan, chan_in, go, here, never, select
 from gofer.errors import Canceled, DeadlineExceeded
 from gofer.time import Duration, now
 
@@ -245,7 +245,7 @@ def _value(ctx: Context, key: Any) -> Any:
 
 
 class _CancelCtx:
-    __slots__ = ("__dict__", "__weakref__", "_deadline", "node", "parent")
+    __slots__ = ("__dict__", "__weakref__", "_bubble", "_deadline", "node", "parent")
 
     _chan: Chan[None] | None = None  # by `first`; made when somebody asks for it
     _done: RecvChan[None] | None = None
@@ -254,6 +254,7 @@ class _CancelCtx:
         self.parent = parent
         self.node = node
         self._deadline = deadline
+        self._bubble = here()
 
     @property
     def done(self) -> RecvChan[None]:
@@ -280,7 +281,7 @@ class _CancelCtx:
 
     def _make_done(self) -> RecvChan[None]:
         if self.node.outcome is None:
-            mine: Chan[None] = Chan()
+            mine: Chan[None] = chan_in(self._bubble, 0)
             self.node.close(mine)
         else:
             mine = _CLOSED

@@ -45,7 +45,7 @@ class bubble:
     `RuntimeError` inside another bubble. Works with any number of workers.
     """
 
-    __slots__ = ("_panics", "_scope")
+    __slots__ = ("__weakref__", "_panics", "_scope")
 
     def __init__(self) -> None:
         self._panics: list[BaseException] = []
