@@ -189,7 +189,7 @@ static int spawn_foreign(G *g) {
 
 static void start_quietly(G *g) {
     worker *w = g_worker;
-    if (w == relaxed_load(&sched.keeper)) { share(g); return; }
+    if (!w || w == relaxed_load(&sched.keeper)) { share(g); return; }     /* or a thread that is in a bubble */
     relaxed_add(&w->spawned, 1);
     relaxed_add(&w->alive, 1);
     g_queue_fresh(w, g);
