@@ -814,6 +814,7 @@ def test_the_clock_of_a_bubble_waits_for_it(pipe):
         start = now()
         assert wait_fd(r, FD_READ, None) == FD_READ
         assert (log, now()) == (["written"], start)
+        sleep(2)
     assert log == ["written", "slept"]
     outside.join()
 
