@@ -33,6 +33,9 @@ typedef struct explore_result {
    plan is taken over.  -1 with RuntimeError when one is under way, or the caller is in no bubble or on no
    worker. */
 int explore_begin(const explore_plan *plan);
+/* By who began it, on the same worker. */
 explore_result explore_end(void);
+/* Before a line: here another one may go on.  -1 with Cancelled when there have been too many choices. */
+int explore_point(void);
 
 #endif

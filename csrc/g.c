@@ -522,10 +522,12 @@ int g_wait_check(G *g) {
     return g->worker && g_collecting ? refuse_collector() : 0;
 }
 
-static PyObject *deadlock_error(G *g) {
-    PyObject *e = PyObject_CallFunction(rt.errors.deadlock, "s",
-                                        g->bubble ? "all goroutines of the bubble are asleep - deadlock!"
-                                                  : "all goroutines are asleep - deadlock!");
+static PyObject *deadlock_error(G *g, enum wake why) {
+    const char *text = why == W_ASLEEP ? "all goroutines of the bubble are asleep - deadlock!"
+                     : why == W_OVER ? "the bubble's block has ended, its clock has stopped, and goroutines still "
+                                       "wait - deadlock!"
+                     : "all goroutines are asleep - deadlock!";
+    PyObject *e = PyObject_CallFunction(rt.errors.deadlock, "s", text);
     if (!e || !rt.deadlock_notes) return e;
     relaxed_store(&g->state, G_WAITING);                /* as the notes are to show it */
     PyObject *notes = PyObject_CallNoArgs(rt.deadlock_notes);
@@ -545,10 +547,10 @@ int g_wake_error(G *g, enum wake why) {
     switch (why) {
     case W_SIGNAL:
         return PyErr_CheckSignals();
-    case W_DEADLOCK:
+    case W_DEADLOCK: case W_ASLEEP: case W_OVER:
         /* A signal was on its way to this thread when another one saw that all sleep. */
-        if (ps_signals_pending(g->worker->ts)) return PyErr_CheckSignals();
-        if ((e = deadlock_error(g))) {
+        if (g->worker && ps_signals_pending(g->worker->ts)) return PyErr_CheckSignals();
+        if ((e = deadlock_error(g, why))) {
             PyErr_SetObject(rt.errors.deadlock, e);
             Py_DECREF(e);
         }
@@ -632,11 +634,11 @@ void g_step_aside(G *g) {
     g_settle(g);
 }
 
-bool g_exploring;
+_Atomic(bool) g_exploring;
 
 void g_switch_anyway(void) {
     worker *w = g_worker;
-    if (w && !g_collecting && !PyErr_Occurred() && !ps_finalizing() && (w->choose || rng_below(&w->rng, 2)))
+    if (w && !g_collecting && !PyErr_Occurred() && !ps_finalizing() && (w->choose || (HOSTILE && rng_below(&w->rng, 2))))
         g_step_aside(w->cur);
 }
 
@@ -650,7 +652,7 @@ int g_yield(G *g) {
         return 0;
     }
     if (UNLIKELY(g_collecting)) return refuse_collector();
-    if (UNLIKELY(g_exploring)) g_hooks.yields(g);
+    if (UNLIKELY(relaxed_load(&g_exploring))) g_hooks.yields(g);
     g_step_aside(g);
     return UNLIKELY(relaxed_load(&g->pending)) ? pending_error(g) : 0;
 }

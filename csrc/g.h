@@ -45,6 +45,7 @@ enum wake {                      /* the wait word */
     W_INTERRUPT,                 /* an exception for goroutine 1 lies in rt.interrupt */
     W_SIGNAL,                    /* goroutine 1: run the signal handlers, then wait on */
     W_DEADLOCK,                  /* goroutine 1 */
+    W_ASLEEP, W_OVER,            /* who entered a bubble: it is in deadlock; the clock has stopped at its end */
     W_NOMEM,                     /* no memory for the slice: it could not park */
     W_ABANDONED,                 /* will never run again */
 };
@@ -251,7 +252,9 @@ extern struct g_hooks {
     void (*resumed)(G *);                  /* the calling goroutine has waited */
     struct timers *(*bubble_timers)(G *);
     void (*join_bubble)(G *, struct bubble *);   /* a new goroutine, from a timer */
-    void (*yields)(G *);                   /* explore.c, while it explores: of its own accord */
+    /* explore.c, while it explores: */
+    void (*yields)(G *);                   /* of its own accord */
+    uint32_t (*chooses)(uint32_t n);       /* which of n that are ready a select carries out */
     /* module.c: */
     int (*swallows)(G *);                  /* it is cancelled and goes on all the same; -1: with another exception */
 } g_hooks;
@@ -291,11 +294,16 @@ static inline G *g_self(void) {
     return LIKELY(g != NULL) ? g : g_self_first();
 }
 
+/* What can be waited for in every bubble as if it had been made there. */
+#define EVERY_BUBBLE UINT32_MAX
+
 /* In which bubble what the caller makes is. */
 static inline uint32_t g_bubble_here(void) {
     G *g = g_self_quick();
     return g ? g->bubble : 0;
 }
+/* Whether only g's own bubble can end a wait for something of that one. */
+static inline bool g_is_of(const G *g, uint32_t bubble) { return bubble == g->bubble || bubble == EVERY_BUBBLE; }
 
 /* --- starting ----------------------------------------------------------------------------------------- */
 /* A new goroutine for fn(*args), not queued; NULL with an exception.  args as in a vectorcall. */
@@ -356,9 +364,9 @@ int g_yield(G *g);
 void g_step_aside(G *g);
 /* Where an operation that may wait did not have to: the hostile build switches all the same, and so does
    who explores schedules. */
-extern bool g_exploring __attribute__((visibility("hidden")));
+extern _Atomic(bool) g_exploring __attribute__((visibility("hidden")));
 void g_switch_anyway(void);
-static inline void g_could_switch(void) { if (UNLIKELY(HOSTILE || g_exploring)) g_switch_anyway(); }
+static inline void g_could_switch(void) { if (UNLIKELY(HOSTILE || relaxed_load(&g_exploring))) g_switch_anyway(); }
 
 /* --- ending others ----------------------------------------------------------------------------------------- */
 /* Marks it killed or interrupted and wakes it if it waits.  From any thread. */

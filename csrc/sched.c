@@ -75,12 +75,19 @@ static void worker_main(void *arg) {
     PyGILState_Release(held);
 }
 
+void *no_thread(void) {
+    PyErr_SetString(PyExc_RuntimeError, sched.exiting
+                    ? "gofer can not be used any more: the interpreter is exiting"
+                    : "gofer can not start another thread: the system has no more of them");
+    return NULL;
+}
+
 worker *worker_start(void) {
     worker *w = worker_new();
     if (!w) return NULL;
     lock_acquire(&sched.lock);
     w->index = n_workers() ? n_workers() : 1;
-    bool room = w->index < MAX_WORKERS;
+    bool room = w->index < MAX_WORKERS && !sched.exiting;
     if (room) {
         sched.all[w->index] = w;
         atomic_store(&sched.n, w->index + 1);
@@ -92,8 +99,7 @@ worker *worker_start(void) {
         atomic_fetch_sub(&sched.searching, 1);
         atomic_store(&w->stop, 2);               /* its place in the table stays taken */
     } else worker_free(w);
-    PyErr_SetString(PyExc_RuntimeError, "gofer can not start another thread: the system has no more of them");
-    return NULL;
+    return no_thread();
 }
 
 /* The main thread's idler is a goroutine of its own. */
@@ -173,14 +179,17 @@ static void share(G *g) {
 
 static int spawn_foreign(G *g) {
     /* The main thread may never have used us, or be busy with something else for long. */
-    if (n_workers() < 2 && !atomic_load(&sched.idle) && !worker_start()) return -1;
+    if (n_workers() < 2 && !atomic_load(&sched.idle) && !worker_start()) {
+        if (!sched.exiting) return -1;
+        PyErr_Clear();                           /* nobody runs it any more, as at any moment from now on */
+    }
     share(g);
     return 0;
 }
 
 static void start_quietly(G *g) {
     worker *w = g_worker;
-    if (w == relaxed_load(&sched.keeper)) { share(g); return; }
+    if (!w || w == relaxed_load(&sched.keeper)) { share(g); return; }     /* or a thread that is in a bubble */
     relaxed_add(&w->spawned, 1);
     relaxed_add(&w->alive, 1);
     g_queue_fresh(w, g);
@@ -409,12 +418,15 @@ static G *find(worker *w) {
 }
 
 /* --- descriptors ----------------------------------------------------------------------------------------------- */
-void sched_fd_closing(int fd) {
+static void tell_tables(int fd, void (*what)(worker *, int)) {
     for (int i = 0; i < n_workers(); i++) {
         worker *w = live_worker(i);
-        if (w && fds_in_use(w->fds)) fds_closing(w, fd);
+        if (w && fds_in_use(w->fds)) what(w, fd);
     }
 }
+
+void sched_fd_closing(int fd) { tell_tables(fd, fds_closing); }
+void sched_fd_closed(int fd) { tell_tables(fd, fds_closed); }
 
 /* --- looking ------------------------------------------------------------------------------------------------------------------- */
 int sched_procs(int n) {

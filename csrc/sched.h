@@ -29,8 +29,10 @@ void sched_exit(void);
 void sched_after_fork(void);
 
 /* --- descriptors ---------------------------------------------------------------------------------------- */
-/* fd is about to be closed: whoever waits for it, on any worker, goes on. */
+/* Who closes a descriptor says so before and after: whoever waits for it, on any worker, goes on.  In between
+   somebody may have begun to wait. */
 void sched_fd_closing(int fd);
+void sched_fd_closed(int fd);
 
 /* --- threads --------------------------------------------------------------------------------------------- */
 /* The calling thread, which runs no goroutines, has nothing to do until it is given something, or has again:

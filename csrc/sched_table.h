@@ -21,6 +21,7 @@ extern struct sched_table {
     _Atomic(int) threads;          /* foreign threads that have used the library, live and do not rest */
     _Atomic(int) calls;            /* goroutines that wait for what a thread will bring */
     lock_t lock;                   /* guards the table, the shared queue and the deadlock check */
+    _Atomic(bool) exiting;         /* under the lock: no more threads are started */
     gqueue shared;                 /* unstarted, from foreign threads */
     _Atomic(worker *) keeper;      /* NULL until it is needed */
     _Atomic(int) keeper_rests;     /* nobody waits for a worker: the next spawn is to ring */
@@ -47,6 +48,8 @@ worker *worker_new(void);
 void worker_free(worker *w);
 /* One more thread; NULL with an exception.  Counts as searching until it has started. */
 worker *worker_start(void);
+/* NULL, with the exception for why there is none. */
+void *no_thread(void);
 int worker_make_idler(worker *w);
 void worker_ring(worker *w);
 /* Rings one of the first `among` that sleeps and would take unstarted goroutines; false when all are awake. */

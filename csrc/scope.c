@@ -328,6 +328,7 @@ void scope_dealloc(scope *s) {
 
 /* In the child of a fork nobody holds the locks of what g is in. */
 static void after_fork(G *g) {
+    if (g->bubble) bubble_after_fork(g->scope->bubble, g, g == g_self_quick());
     for (scope *s = g->scope; s; s = s->parent) {
         lock_reset(&s->lock);
         lock_reset(&s->tasks.lock);

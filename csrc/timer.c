@@ -72,13 +72,17 @@ static bool put_in(timers *h, timer *t) {
         h->room = room;
     }
     t->heap = h;
+    t->era = relaxed_load(&h->era) - 1;
     sift_up(h, h->n++, t->when, t);
     note_first(h);
     return true;
 }
 
 timers *timers_of(G *g) {
-    if (UNLIKELY(g->bubble)) return g_hooks.bubble_timers(g);
+    return UNLIKELY(g->bubble) ? g_hooks.bubble_timers(g) : timers_outside(g);
+}
+
+timers *timers_outside(G *g) {
     worker *w = g->worker ? g->worker : g_hooks.keeper();
     return w ? w->timers : NULL;
 }
@@ -131,6 +135,7 @@ int timers_run(timers *h, int64_t now) {
     lock_acquire(&h->lock);
     while (h->n && h->heap[0].when <= now) {
         timer *t = h->heap[0].t;
+        t->era = relaxed_load(&h->era);
         if (t->period > 0) {             /* as Go: the next tick that lies ahead, on the same grid */
             t->when += t->period * (1 + (now - t->when) / t->period);
             sift_down(h, 0, t->when, t);

@@ -116,6 +116,7 @@ PYTHON_ROOMS = {
     "context": {"_core", "errors", "_cancel", "_check", "scope", "time"},
     "blocking": {"_core", "_check", "_guard"},
     "goroutine": {"_core", "errors", "_check", "_report", "scope"},
+    "combine": {"_core", "errors", "_check", "goroutine"},
     "runtime": {"_core", "errors", "_report", "scope", "goroutine", "chan", "time", "sync"},
     "testing": {"_core", "errors", "scope", "goroutine", "runtime"},
     "__init__": ALL,

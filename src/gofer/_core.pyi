@@ -91,6 +91,15 @@ class RecvChan(Generic[_T_co]):
 
 _Case: TypeAlias = Callable[[], Any] | tuple[Callable[[Any], None], Any] | None
 
+def here() -> int:
+    """The number of the bubble that the caller is in; 0 for none."""
+
+def chan_in(bubble: int, cap: int, /) -> Chan[Any]:
+    """A channel as if it had been made in that bubble."""
+
+def never() -> RecvChan[Any]:
+    """On which nothing ever arrives, inside a bubble as outside."""
+
 def select(*cases: _Case, default: bool = False) -> tuple[int, Any]: ...
 
 # --- time -----------------------------------------------------------------------------------
@@ -195,6 +204,9 @@ def wait_fds(fds: list[tuple[int, int]], timeout: Duration | None, /) -> list[in
 def fd_closing(fd: int, /) -> None:
     """It is about to be closed: whoever waits for it gets FD_CLOSED."""
 
+def fd_closed(fd: int, /) -> None:
+    """It has been closed: so does who has begun to wait since `fd_closing`."""
+
 # --- threads that make blocking calls -------------------------------------------------------
 
 def on_worker() -> bool:
@@ -241,12 +253,14 @@ def set_exit_status(status: int, /) -> None: ...
 def origin(goroutine: Goroutine, /) -> tuple[CodeType, int, int] | None:
     """Code object and line where it was started, and the id of the goroutine that did so."""
 
+def is_cancellation(error: BaseException, exit: bool, /) -> bool:
+    """Whether it is Cancelled (or, with `exit`, GoroutineExit), or a group of nothing else."""
+
 @final
 class bubble:
     """The scope of a bubble; `panic` is called in place of a panic inside."""
 
-    def __new__(cls, panic: Callable[[Goroutine, BaseException], None], /) -> bubble: ...
-    def enter(self) -> None: ...
+    def enter(self, panic: Callable[[Goroutine, BaseException], None], /) -> None: ...
     def leave(self, error: BaseException | None, /) -> bool: ...
     def cancel(self) -> None: ...
     def join(self) -> None: ...
@@ -263,7 +277,12 @@ def explore_begin(
     prefix: list[int],
 ) -> None: ...
 def explore_end() -> tuple[list[tuple[int, int]], bool]: ...
-def explore_point() -> None: ...
+def explore_trace(
+    known: dict[str, bool],
+    ask: Callable[[str], bool],
+    lines: list[tuple[int, str, CodeType, int]] | None,
+    /,
+) -> None: ...
 
 @final
 class group_scope:

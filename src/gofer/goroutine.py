@@ -186,7 +186,7 @@ class Group:
             try:
                 # First of all: whatever may fail is only done when all have ended.
                 interrupt, arrived = self._wait_for_members(cancel=error is not None)
-                if error is not None and _is_only(error, Cancelled):
+                if error is not None and _core.is_cancellation(error, False):
                     cancelled = error
                 else:
                     stray = False
@@ -221,7 +221,7 @@ class Group:
         try:
             return fn(*args, **kwargs)
         except BaseException as error:
-            if _is_only(error, (Cancelled, GoroutineExit)):
+            if _core.is_cancellation(error, True):
                 raise
             with suppress(Exception):  # an exception may be of any class
                 error.add_note(f"in {_report.origin(current())}")
@@ -279,16 +279,6 @@ class Group:
             f"Group.{what}() after the with: its members have all ended and nobody would wait for "
             "this one; start it inside the with, or use go() or fork()"
         )
-
-
-def _is_only(
-    error: BaseException, kinds: type[BaseException] | tuple[type[BaseException], ...]
-) -> bool:
-    """Whether it is of these kinds, or a group of nothing else as several `except*` make one."""
-    if not isinstance(error, BaseExceptionGroup):
-        return isinstance(error, kinds)
-    group: BaseExceptionGroup[BaseException] = error  # pyright: ignore[reportUnknownVariableType]
-    return all(_is_only(part, kinds) for part in group.exceptions)
 
 
 def _this_task() -> Task[Any]:
