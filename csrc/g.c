@@ -83,8 +83,6 @@ static void init_references(G *g) {
 #endif
 }
 
-static _Atomic(uint32_t) hostile_count;      /* the hostile build's: how many there are, on all workers */
-
 static G *g_alloc(worker *w, enum g_kind kind) {
     G *g;
     if (kind == KIND_TASK) {
@@ -100,7 +98,6 @@ static G *g_alloc(worker *w, enum g_kind kind) {
         memset((char *)g + offsetof(G, next), 0, sizeof *g - offsetof(G, next));
     }
     init_references(g);
-    if (HOSTILE) atomic_fetch_add(&hostile_count, 1);
     g->kind = (uint8_t)kind;
     relaxed_store(&g->state, G_NEW);
     g->w.g = g;
@@ -111,7 +108,6 @@ static G *g_alloc(worker *w, enum g_kind kind) {
 /* tp_dealloc of Goroutine and Task, after their own fields: it is dead, or was never queued. */
 void g_free(G *g) {
     worker *w = g_worker;
-    if (HOSTILE) atomic_fetch_sub(&hostile_count, 1);
     if (g->kind == KIND_TASK) { PyObject_GC_Del(g); return; }
     if (!w || w->n_free >= POOL_KEEP) { PyObject_Free(g); return; }
     if (HOSTILE) memset((char *)g + offsetof(G, next), POISON, sizeof *g - offsetof(G, next));
@@ -391,9 +387,15 @@ static NOINLINE void reap(worker *w) {
     }
 }
 
+/* Collections take half of the time at most, however many objects there are. */
 static NOINLINE void hostile_moment(worker *w) {
-    uint32_t rare = 64 + relaxed_load(&hostile_count) / 4;    /* it looks at each of them */
-    if (rng_below(&w->rng, rare) == 0 && !g_collecting) PyGC_Collect();
+    static _Atomic(int64_t) next;
+    if (rng_below(&w->rng, 64) || g_collecting) return;
+    int64_t start = clock_ns();
+    if (start < relaxed_load(&next)) return;
+    PyGC_Collect();
+    int64_t end = clock_ns();
+    relaxed_store(&next, end + (end - start));
 }
 
 /* A killed goroutine whose wait was served all the same ends at its next bytecode boundary. */
