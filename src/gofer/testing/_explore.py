@@ -13,7 +13,7 @@ import os
 import random
 import sys
 import sysconfig
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import CodeType, ModuleType
@@ -161,7 +161,7 @@ def _places(module: ModuleType) -> Iterator[str]:
 
 
 @contextmanager
-def _alone() -> Iterator[None]:
+def _alone() -> Generator[None, None, None]:
     """Without what would disturb a run; the trace function that is set inside ends with it."""
     workers = _core.gomaxprocs(1)
     collects = gc.isenabled()
