@@ -296,8 +296,15 @@ OPERATIONS = {
 }
 
 
+# 3.11 drops the exception when it has no memory for the frame object of a caller (take_ownership), and
+# asserts that a generator's stack is empty when it could not make the generator.
+FAIL_IN_CPYTHON = ("group", "expired")
+
+
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_an_allocation_that_fails_is_a_memory_error(program, name):
+    if hasattr(sys, "gettotalrefcount") and sys.version_info < (3, 12) and name in FAIL_IN_CPYTHON:
+        pytest.skip("CPython's own assertions do not hold without memory")
     testcapi = pytest.importorskip("_testcapi")
     if not hasattr(testcapi, "set_nomemory"):
         pytest.skip("no set_nomemory here")
