@@ -352,11 +352,27 @@ static bool all_quiet(void) {
     return !k || (atomic_load(&k->sleeping) == 1 && atomic_load(&k->timers->first) == NEVER);
 }
 
+/* Changes whenever a worker leaves a goroutine, and so before it can sleep again after having run one. */
+static uint64_t all_ticks(void) {
+    uint64_t sum = 0;
+    for (int i = 0; i < n_workers(); i++)
+        if (sched.all[i]) sum += atomic_load(&sched.all[i]->tick);
+    return sum;
+}
+
+/* Looking at one worker after the other is not enough: while we look at the second, the third may bring work
+   to the first and fall asleep.  Who was asleep both times, and has not run anything between, was asleep
+   between the two looks; and if all were at that one moment, nobody will ever wake. */
+static bool all_quiet_at_once(void) {
+    uint64_t before = all_ticks();
+    return all_quiet() && all_quiet() && all_ticks() == before;
+}
+
 enum verdict { BUSY, PERHAPS, DEADLOCK };
 
 static enum verdict check_deadlock(void) {
     lock_acquire(&sched.lock);
-    bool quiet = rt.main && all_quiet();
+    bool quiet = rt.main && all_quiet_at_once();
     lock_release(&sched.lock);
     if (!quiet) return BUSY;
     if (other_threads()) return PERHAPS;
