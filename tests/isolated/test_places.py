@@ -14,7 +14,7 @@ WAITS = {
     "sleep": "sleep(0.001)",
     "sleep(0)": "sleep(0)",
     "gosched": "gosched()",
-    "join": "fork(int).join()",
+    "join": "go(Chan().recv).join()",
     "mutex": "m = Mutex(); m.lock(); m.lock()",
     "semaphore": "s = Semaphore(1); s.acquire(2 - 1); s.acquire()",
     "wait group": "w = WaitGroup(); w.add(); w.wait()",
