@@ -15,6 +15,7 @@ int chan_init(chan *c, Py_ssize_t cap) {
     waitq_init(&c->receivers);
     waitq_init(&c->senders);
     c->cap = cap;
+    c->bubble = g_bubble_here();
     if (cap == 0) return 0;
     if ((size_t)cap <= PTRDIFF_MAX / sizeof *c->ring) c->ring = mem_alloc((size_t)cap * sizeof *c->ring);
     if (c->ring) return 0;
@@ -52,8 +53,22 @@ int chan_visit(chan *c, visitproc visit, void *arg) {
     return 0;
 }
 
-int chan_closed_error(const chan *c, const char *what) {
-    PyErr_Format(rt.errors.closed, "%s on closed channel <Chan %zd/%zd at %p>", what, c->len, c->cap, c);
+Py_ssize_t chan_len(chan *c) {
+    lock_acquire(&c->lock);
+    Py_ssize_t n = c->len;
+    lock_release(&c->lock);
+    return n;
+}
+
+bool chan_is_closed(chan *c) {
+    lock_acquire(&c->lock);
+    bool closed = c->closed;
+    lock_release(&c->lock);
+    return closed;
+}
+
+int chan_closed_error(chan *c, const char *what) {
+    PyErr_Format(rt.errors.closed, "%s on closed channel <Chan %zd/%zd at %p>", what, chan_len(c), c->cap, c);
     return -1;
 }
 
@@ -116,6 +131,7 @@ int chan_send(chan *c, PyObject *value) {
         g->w.ok = false;
         waitq_push(&c->senders, &g->w);
         lock_release(&c->lock);
+        g->durable = g_is_of(g, c->bubble);
         enum wake why = g_park(g, WHY_SEND, (PyObject *)c);
         PyObject *unsent = g->w.value;
         if (LIKELY(why == W_READY)) {
@@ -156,6 +172,7 @@ int chan_recv(chan *c, PyObject **value) {
         g->w.ok = false;
         waitq_push(&c->receivers, &g->w);
         lock_release(&c->lock);
+        g->durable = g_is_of(g, c->bubble);
         enum wake why = g_park(g, WHY_RECV, (PyObject *)c);
         if (LIKELY(why == W_READY)) {
             *value = g->w.value;

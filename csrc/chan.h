@@ -9,6 +9,7 @@ typedef struct chan {
     PyObject_HEAD
     lock_t lock;
     bool closed;
+    uint32_t bubble;             /* in which it was made */
     Py_ssize_t cap, len, first;  /* ring[first], len of them */
     PyObject **ring;
     waitq receivers, senders;
@@ -39,6 +40,10 @@ bool chan_recv_now(chan *c, PyObject **value, G **wake);   /* *value NULL: close
 /* Stops and frees what fires into c (py_time.c). */
 void chan_drop_alarm(chan *c);
 
-int chan_closed_error(const chan *c, const char *what);     /* raises Closed; -1 */
+/* As it is at this moment. */
+Py_ssize_t chan_len(chan *c);
+bool chan_is_closed(chan *c);
+
+int chan_closed_error(chan *c, const char *what);     /* raises Closed; -1 */
 
 #endif

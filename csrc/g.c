@@ -11,13 +11,12 @@ const char *const wait_reason_names[WHY_COUNT] = {
     [WHY_NONE] = "", [WHY_SEND] = "chan send", [WHY_RECV] = "chan receive", [WHY_SELECT] = "select",
     [WHY_SELECT_EMPTY] = "select (no cases)", [WHY_SLEEP] = "sleep", [WHY_JOIN] = "join",
     [WHY_MUTEX] = "mutex lock", [WHY_SEMAPHORE] = "semaphore acquire",
-    [WHY_WAITGROUP] = "wait group", [WHY_FOREVER] = "for ever", [WHY_UNWIND] = "unwinding the others",
+    [WHY_WAITGROUP] = "wait group", [WHY_FOREVER] = "for ever", [WHY_UNWIND] = "unwinding the others", [WHY_BUBBLE] = "bubble", [WHY_IO] = "IO wait",
     [WHY_IDLE] = "idle",
 };
 
 enum {
     NEXT_STREAK = 32,      /* so many picks of `next` in a row, then the queue has its turn */
-    LOOK_AROUND = 61,      /* every so many picks look at timers, poller and shared queue first */
     KILLS = 1000,          /* a killed goroutine that catches GoroutineExit so often is abandoned */
     ID_BLOCK = 64,
     BASE_GAP = 16 * 1024,  /* main parks in about the same depth as it was found: nothing to copy */
@@ -84,6 +83,8 @@ static void init_references(G *g) {
 #endif
 }
 
+static _Atomic(uint32_t) hostile_count;      /* the hostile build's: how many there are, on all workers */
+
 static G *g_alloc(worker *w, enum g_kind kind) {
     G *g;
     if (kind == KIND_TASK) {
@@ -99,6 +100,7 @@ static G *g_alloc(worker *w, enum g_kind kind) {
         memset((char *)g + offsetof(G, next), 0, sizeof *g - offsetof(G, next));
     }
     init_references(g);
+    if (HOSTILE) atomic_fetch_add(&hostile_count, 1);
     g->kind = (uint8_t)kind;
     relaxed_store(&g->state, G_NEW);
     g->w.g = g;
@@ -109,6 +111,7 @@ static G *g_alloc(worker *w, enum g_kind kind) {
 /* tp_dealloc of Goroutine and Task, after their own fields: it is dead, or was never queued. */
 void g_free(G *g) {
     worker *w = g_worker;
+    if (HOSTILE) atomic_fetch_sub(&hostile_count, 1);
     if (g->kind == KIND_TASK) { PyObject_GC_Del(g); return; }
     if (!w || w->n_free >= POOL_KEEP) { PyObject_Free(g); return; }
     if (HOSTILE) memset((char *)g + offsetof(G, next), POISON, sizeof *g - offsetof(G, next));
@@ -123,7 +126,10 @@ static void drop_call(G *g) {
     PyObject **args = g->args;
     Py_ssize_t n = g->nargs + (g->kwnames ? PyTuple_GET_SIZE(g->kwnames) : 0);
     fnref fn = g->fn;
+    bool known = UNLIKELY(Py_REFCNT(g) > 1);         /* somebody may be asking for its name */
+    if (known) lock_acquire(&g->lock);
     g->args = NULL;
+    if (known) lock_release(&g->lock);
     for (Py_ssize_t i = 0; i < n; i++) Py_DECREF(args[i]);
     fnref_close(fn);
     Py_CLEAR(g->kwnames);
@@ -131,10 +137,13 @@ static void drop_call(G *g) {
 }
 
 void g_keep_name(G *g) {
-    if (g->name || !g->args) return;
+    if (!g->args) return;
     PyObject *fn = fnref_get(g->fn);
     if (PyMethod_Check(fn)) fn = PyMethod_GET_FUNCTION(fn);
-    if (PyFunction_Check(fn)) g->name = Py_NewRef(((PyFunctionObject *)fn)->func_qualname);
+    if (!PyFunction_Check(fn)) return;
+    lock_acquire(&g->lock);
+    if (!g->name) g->name = Py_NewRef(((PyFunctionObject *)fn)->func_qualname);
+    lock_release(&g->lock);
 }
 
 G *g_new(enum g_kind kind, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
@@ -194,8 +203,8 @@ int g_spawn(G *g) {
         Py_DECREF(g);
         return -1;
     }
-    w->spawned++;
-    w->alive++;
+    relaxed_add(&w->spawned, 1);
+    relaxed_add(&w->alive, 1);
     g_queue_fresh(w, g);
     g_hooks.spawned(w);
     return 0;
@@ -257,8 +266,18 @@ G *g_pick(worker *w) {
     return pick_queued(w);
 }
 
+/* Whether it is time to look at timers, poller and shared queue first. */
+static inline bool tick(worker *w) {
+    relaxed_add(&w->tick, 1);
+    return UNLIKELY(relaxed_load(&w->tick) % LOOK_AROUND == 0);
+}
+
 static inline G *pick(worker *w) {
-    if (LIKELY(++w->tick % LOOK_AROUND != 0)) {
+    if (UNLIKELY(w->choose != NULL)) {
+        G *g = w->choose(w);
+        if (g) return g;
+    }
+    if (!tick(w)) {
         G *g = g_pick(w);
         if (LIKELY(g != NULL)) return g;
     }
@@ -278,21 +297,29 @@ static void unpick(worker *w, G *g) {
     }
 }
 
-/* Takes g out of its own worker's queues; true when it was there. */
-static bool unqueue(worker *w, G *g) {
-    g_drain(w);
-    if (w->next == g) { w->next = NULL; return true; }
+static bool unlink_from(gqueue *q, G *g) {
     gqueue rest = { 0 };
     bool found = false;
-    for (G *x; (x = gqueue_pop(&w->ready)); )
+    for (G *x; (x = gqueue_pop(q)); )
         if (x == g) found = true;
         else gqueue_push(&rest, x);
-    w->ready = rest;
+    *q = rest;
+    return found;
+}
+
+bool g_unqueue(worker *w, G *g) {
+    g_drain(w);
+    if (w->next == g) { w->next = NULL; return true; }
+    if (relaxed_load(&g->state) != G_NEW) return unlink_from(&w->ready, g);
+    lock_acquire(&w->fresh_lock);
+    bool found = unlink_from(&w->fresh, g);
+    lock_release(&w->fresh_lock);
     return found;
 }
 
 void g_ready(G *g) {
     worker *w = g->worker;
+    if (UNLIKELY(g->bubble)) g_hooks.woken(g);
     if (LIKELY(w == g_worker && w)) {
         if (!w->next) { relaxed_store(&g->state, G_RUNNABLE); w->next = g; }
         else queue_ready(w, g);
@@ -315,14 +342,14 @@ static char *transfer(void *arg, char *sp) {
     worker *w = arg;
     G *from = w->from, *to = w->cur;
     if (from) stack_save(&from->slice, &from->ps, w->base, sp);
-    if (UNLIKELY(!to->slice.sp)) return switch_start(w->base, g_main);
+    if (UNLIKELY(!to->slice.sp)) return switch_start(w->base, g_main, w->control);
     stack_restore(&to->slice, &to->ps);
     return to->slice.sp;
 }
 
 /* Makes the thread state that of `to`: no Python code from here until its stack is in place. */
 static inline void become(worker *w, G *to, _PyStackChunk *root) {
-    w->switches++;
+    relaxed_add(&w->switches, 1);
     w->cur = to;
     if (relaxed_load(&to->state) == G_NEW) {
         to->worker = w;
@@ -342,8 +369,10 @@ static NOINLINE bool switch_to(worker *w, G *from, G *to) {
     ps_save(&from->ps, w->ts);
     w->from = from;
     become(w, to, NULL);
+    size_t depth = switch_depth();
     switch_call(w, w->aux, transfer);
     /* somebody came back to us */
+    switch_restore_depth(depth);
     ps_resumed(&from->ps, w->ts);
     return true;
 }
@@ -363,7 +392,7 @@ static NOINLINE void reap(worker *w) {
 }
 
 static NOINLINE void hostile_moment(worker *w) {
-    uint32_t rare = 64 + (w->alive > 0 ? (uint32_t)w->alive / 4 : 0);    /* it looks at each of them */
+    uint32_t rare = 64 + relaxed_load(&hostile_count) / 4;    /* it looks at each of them */
     if (rng_below(&w->rng, rare) == 0 && !g_collecting) PyGC_Collect();
 }
 
@@ -449,7 +478,7 @@ void g_cancel(G *g) {
 static void abandon(G *g) {
     worker *w = g->worker;
     g->abandoned = true;
-    w->alive--;
+    relaxed_add(&w->alive, -1);
     relaxed_store(&g->wait, W_ABANDONED);
     g_park(g, WHY_FOREVER, NULL);
     Py_FatalError("gofer: an abandoned goroutine was resumed");
@@ -494,8 +523,12 @@ int g_wait_check(G *g) {
     return g->worker && g_collecting ? refuse_collector() : 0;
 }
 
-static PyObject *deadlock_error(G *g) {
-    PyObject *e = PyObject_CallFunction(rt.errors.deadlock, "s", "all goroutines are asleep - deadlock!");
+static PyObject *deadlock_error(G *g, enum wake why) {
+    const char *text = why == W_ASLEEP ? "all goroutines of the bubble are asleep - deadlock!"
+                     : why == W_OVER ? "the bubble's block has ended, its clock has stopped, and goroutines still "
+                                       "wait - deadlock!"
+                     : "all goroutines are asleep - deadlock!";
+    PyObject *e = PyObject_CallFunction(rt.errors.deadlock, "s", text);
     if (!e || !rt.deadlock_notes) return e;
     relaxed_store(&g->state, G_WAITING);                /* as the notes are to show it */
     PyObject *notes = PyObject_CallNoArgs(rt.deadlock_notes);
@@ -515,8 +548,10 @@ int g_wake_error(G *g, enum wake why) {
     switch (why) {
     case W_SIGNAL:
         return PyErr_CheckSignals();
-    case W_DEADLOCK:
-        if ((e = deadlock_error(g))) {
+    case W_DEADLOCK: case W_ASLEEP: case W_OVER:
+        /* A signal was on its way to this thread when another one saw that all sleep. */
+        if (g->worker && ps_signals_pending(g->worker->ts)) return PyErr_CheckSignals();
+        if ((e = deadlock_error(g, why))) {
             PyErr_SetObject(rt.errors.deadlock, e);
             Py_DECREF(e);
         }
@@ -537,8 +572,12 @@ static NOINLINE enum wake park_thread(G *g) {
         s = PyThread_acquire_lock_timed(g->thread, -1, 1);
         Py_END_ALLOW_THREADS
         if (s == PY_LOCK_ACQUIRED) break;
-        if (word_move(&g->wait, W_WAITING, W_SIGNAL)) break;    /* nobody will release the lock now */
+        if (word_move(&g->wait, W_WAITING, W_SIGNAL)) {         /* nobody will release the lock now */
+            if (UNLIKELY(g->bubble)) g_hooks.woken(g);
+            break;
+        }
     }
+    if (UNLIKELY(g->bubble)) g_hooks.resumed(g);
     enum wake why = relaxed_load(&g->wait);
     relaxed_store(&g->wait, W_NONE);
     relaxed_store(&g->state, G_RUNNING);
@@ -549,13 +588,16 @@ static NOINLINE enum wake park_thread(G *g) {
    into our own queue. */
 static NOINLINE enum wake park_in_place(worker *w, G *g, G *next) {
     unpick(w, next);
-    if (word_move(&g->wait, W_WAITING, W_NOMEM)) return W_NOMEM;
-    while (!unqueue(w, g)) {}
+    if (word_move(&g->wait, W_WAITING, W_NOMEM)) {
+        if (UNLIKELY(g->bubble)) g_hooks.woken(g);
+        return W_NOMEM;
+    }
+    while (!g_unqueue(w, g)) {}
     return relaxed_load(&g->wait);
 }
 
 enum wake g_park(G *g, enum wait_reason reason, PyObject *on) {
-    g->why = (uint8_t)reason;
+    relaxed_store(&g->why, reason);
     g->on = on;
     relaxed_store(&g->state, G_WAITING);
     worker *w = g->worker;
@@ -567,12 +609,14 @@ enum wake g_park(G *g, enum wait_reason reason, PyObject *on) {
         return W_CANCEL;
     }
 #endif
+    if (UNLIKELY(g->bubble)) g_hooks.blocked(g);
     if (UNLIKELY(!w)) return park_thread(g);
     g->since = clock_coarse_ns();
     G *next = pick(w);
     enum wake why;
     if (UNLIKELY(next != g && !switch_to(w, g, next))) why = park_in_place(w, g, next);
     else why = relaxed_load(&g->wait);
+    if (UNLIKELY(g->bubble)) g_hooks.resumed(g);
     relaxed_store(&g->state, G_RUNNING);
     g->on = NULL;
     relaxed_store(&g->wait, W_NONE);
@@ -585,15 +629,17 @@ void g_step_aside(G *g) {
     G *next = pick(w);
     if (next != g && UNLIKELY(!switch_to(w, g, next))) {
         unpick(w, next);
-        unqueue(w, g);
+        g_unqueue(w, g);
     }
     relaxed_store(&g->state, G_RUNNING);
     g_settle(g);
 }
 
+_Atomic(bool) g_exploring;
+
 void g_switch_anyway(void) {
     worker *w = g_worker;
-    if (w && !g_collecting && !PyErr_Occurred() && !ps_finalizing() && rng_below(&w->rng, 2))
+    if (w && !g_collecting && !PyErr_Occurred() && !ps_finalizing() && (w->choose || (HOSTILE && rng_below(&w->rng, 2))))
         g_step_aside(w->cur);
 }
 
@@ -607,6 +653,7 @@ int g_yield(G *g) {
         return 0;
     }
     if (UNLIKELY(g_collecting)) return refuse_collector();
+    if (UNLIKELY(relaxed_load(&g_exploring))) g_hooks.yields(g);
     g_step_aside(g);
     return UNLIKELY(relaxed_load(&g->pending)) ? pending_error(g) : 0;
 }
@@ -653,7 +700,11 @@ void g_idle(G *g) {
 /* Who goes on after one that has ended: the idler rather than nobody, so that a worker does not sleep with
    what may be the last reference to that one. */
 static G *successor(worker *w) {
-    if (LIKELY(++w->tick % LOOK_AROUND != 0)) {
+    if (UNLIKELY(w->choose != NULL)) {
+        G *g = w->choose(w);
+        if (g) return g;
+    }
+    if (!tick(w)) {
         G *next = g_pick(w);
         if (LIKELY(next != NULL)) return next;
     }
@@ -665,6 +716,7 @@ static G *successor(worker *w) {
 /* Runs goroutines at the base of the stack, one after the other in the same C frame and on the same
    chunk while each next one has not started either. */
 static void g_main(void) {
+    switch_restore_depth(0);
     worker *w = g_worker;
     for (;;) {
         G *g = w->cur;
@@ -682,7 +734,7 @@ static void g_main(void) {
         assert(ts->datastack_chunk == g->root);
 
         ring_remove(&g->all);
-        if (!g->abandoned) w->alive--;
+        if (!g->abandoned) relaxed_add(&w->alive, -1);
         g_wake_joiners(g);
         if (UNLIKELY(g->scope != NULL)) g_hooks.left(g);
         _PyStackChunk *root = g->root;
@@ -726,6 +778,7 @@ NOINLINE int g_adopt_thread(worker *w) {
     w->ident = PyThread_get_thread_ident();
     w->base = (char *)((here - BASE_GAP) & ~(uintptr_t)63);
     w->c_depth = ps_c_depth(w->ts);
+    w->control = switch_control();
     g->worker = w;
     relaxed_store(&g->state, G_RUNNING);
     ring_insert_before(&w->all, &g->all);

@@ -45,6 +45,7 @@ enum wake {                      /* the wait word */
     W_INTERRUPT,                 /* an exception for goroutine 1 lies in rt.interrupt */
     W_SIGNAL,                    /* goroutine 1: run the signal handlers, then wait on */
     W_DEADLOCK,                  /* goroutine 1 */
+    W_ASLEEP, W_OVER,            /* who entered a bubble: it is in deadlock; the clock has stopped at its end */
     W_NOMEM,                     /* no memory for the slice: it could not park */
     W_ABANDONED,                 /* will never run again */
 };
@@ -59,7 +60,8 @@ enum g_kind { KIND_GO, KIND_TASK, KIND_HOST, KIND_THREAD };
 
 enum wait_reason {
     WHY_NONE, WHY_SEND, WHY_RECV, WHY_SELECT, WHY_SELECT_EMPTY, WHY_SLEEP, WHY_JOIN, WHY_MUTEX,
-    WHY_SEMAPHORE, WHY_WAITGROUP, WHY_FOREVER, WHY_UNWIND, WHY_IDLE, WHY_COUNT
+    WHY_SEMAPHORE, WHY_WAITGROUP, WHY_FOREVER, WHY_UNWIND, WHY_IDLE, WHY_BUBBLE, WHY_IO,
+    WHY_COUNT
 };
 extern const char *const wait_reason_names[WHY_COUNT];
 
@@ -102,11 +104,14 @@ struct G {
     slice slice;
     pystate ps;
     _PyStackChunk *root;
-    word_t wait, pending, state;
-    uint8_t kind, why;
-    bool abandoned, seen;
+    word_t wait, pending, state, why;
+    uint8_t kind;
+    word_t seen;
+    bool abandoned;
+    bool rests;                  /* a thread: it will wake nobody until somebody calls it */
     bool of_scope;               /* one of its scope's tasks */
     bool named;                  /* as one that swallows Cancelled */
+    bool durable;                /* what it is about to wait for can only come from its own bubble */
     word_t cancelled;            /* Task.cancel */
     word_t shielded;             /* from that, by a shield of its own; only the goroutine changes it */
     uint16_t kills;
@@ -117,6 +122,7 @@ struct G {
     int64_t since;               /* when it began to wait, by the coarse clock */
     PyObject *on;                /* what it waits for: borrowed, its own frames hold it */
     node all;                    /* its worker's list of started goroutines */
+    uint32_t bubble;             /* it is in, 0 for none: scope_bubble.c */
     scope *scope;                /* the innermost cancel scope it is in, NULL for none: scope.c */
     node in_scope;
     /* what it runs */
@@ -132,7 +138,7 @@ struct G {
     uint64_t id, parent;
     const struct site *site;     /* where it was started; never freed */
     PyObject *name, *weakrefs;
-    lock_t lock;                 /* guards name, and state == DEAD against joiners */
+    lock_t lock;                 /* guards name, the end of fn, and state == DEAD against joiners */
     waitq joiners;
     /* Task and thread only */
     PyObject *result, *exception;
@@ -170,9 +176,13 @@ static inline uint32_t gqueue_len(const gqueue *q) {       /* a hint, without th
 
 struct timers;
 struct poller;
+struct fd_table;
+
+enum { LOOK_AROUND = 61 };       /* every so many picks a worker looks at its timers and at the others first */
 
 /* A thread that runs goroutines.  Other threads touch `fresh` (under its lock), `inbox`, `sleeping`,
-   `stop`, `kill` and the timers (under their lock); the rest is its own. */
+   `stop` and the timers (under their lock), and read what is atomic; `ts` and `ident` while it is live.
+   The rest is its own. */
 struct worker {
     G *cur;
     PyThreadState *ts;
@@ -181,16 +191,19 @@ struct worker {
     /* run queues: `next`, then by stamp */
     G *next;
     gqueue ready;                /* started goroutines */
-    uint32_t stamp, tick, streak;
+    uint32_t stamp, streak;
+    _Atomic(uint32_t) tick;
     gqueue fresh;                /* not started: may be stolen */
     gqueue hand;                 /* stolen, on their way into fresh */
     lock_t fresh_lock;
     _Atomic(G *) inbox;          /* made ready by other threads, newest first */
     _Atomic(uint8_t) sleeping;   /* in its poller, or about to be: ring the bell */
     _Atomic(uint8_t) stop;       /* request: end this thread */
+    _Atomic(uint8_t) live;       /* it has its thread */
     int64_t now;                 /* clock, as of the last look at the timers */
     struct timers *timers;
     struct poller *poller;
+    struct fd_table *fds;        /* who waits for which descriptor */
     pool pool;
     G *graveyard;                /* ended, reference not dropped yet */
     G *free;                     /* dead Goroutine objects */
@@ -202,21 +215,23 @@ struct worker {
     site *sites;
     const site *last_site, *last_ours;
     uint64_t rng;
+    G *(*choose)(worker *);      /* explore.c: takes the next one out of the queues, or NULL; usually not set */
+    uint64_t control;            /* how goroutines round at their start, see switch.h */
     int c_depth;
     int index;
     unsigned long ident;         /* of its thread, as Python numbers them */
     bool is_main_thread;
     bool async_exit;             /* we have set an asynchronous GoroutineExit that is not delivered yet */
-    /* counters */
-    int64_t alive;               /* started minus ended here; only the sum over workers means something */
-    uint64_t switches, spawned, stolen, sleeps;
+    /* counters, which others read: relaxed_add */
+    _Atomic(int64_t) alive;      /* started minus ended here; only the sum over workers means something */
+    _Atomic(uint64_t) switches, spawned, stolen, sleeps;
     uint32_t watched;            /* the keeper's: tick at its last look */
     _Atomic(uint32_t) stuck_at;  /* tick at which the keeper found it stuck */
 };
 
 /* What the rooms above supply to this one, sched.c where nothing else is said. */
 extern struct g_hooks {
-    G *(*find)(worker *);                  /* nothing to run here: look elsewhere, sleep; never NULL */
+    G *(*find)(worker *);                  /* look around; nothing to run here: sleep; never NULL */
     void (*spawned)(worker *);             /* something was put where others may take it */
     void (*ring)(worker *);                /* wake a sleeping worker */
     int (*attach)(void);                   /* this thread uses the runtime for the first time */
@@ -232,16 +247,26 @@ extern struct g_hooks {
     void (*left)(G *);                     /* one that is in a scope has ended */
     bool (*is_cancelled)(G *);             /* the calling goroutine; puts P_CANCEL right */
     void (*after_fork)(G *);               /* in the child, before `left`, for one that is lost */
+    /* scope_bubble.c, for one that is in a bubble: */
+    void (*blocked)(G *);                  /* the calling goroutine is about to wait */
+    void (*woken)(G *);                    /* one that has waited, or is about to, can run */
+    void (*resumed)(G *);                  /* the calling goroutine has waited */
+    struct timers *(*bubble_timers)(G *);
+    void (*join_bubble)(G *, struct bubble *);   /* a new goroutine, from a timer */
+    /* explore.c, while it explores: */
+    void (*yields)(G *);                   /* of its own accord */
+    uint32_t (*chooses)(uint32_t n);       /* which of n that are ready a select carries out */
     /* module.c: */
     int (*swallows)(G *);                  /* it is cancelled and goes on all the same; -1: with another exception */
 } g_hooks;
 
 /* What both rooms know of the program. */
 extern struct runtime {
-    G *main;                     /* goroutine 1; NULL before the first use */
+    _Atomic(G *) main;           /* goroutine 1; NULL before the first use */
     PyObject *interrupt;         /* exception for goroutine 1 */
     lock_t lock;                 /* guards interrupt */
-    uint32_t run, runs;          /* serial of the call of run() in progress, 0 without; and the last given */
+    _Atomic(uint32_t) run;       /* serial of the call of run() in progress, 0 without */
+    uint32_t runs;               /* the last given */
     _Atomic(uint64_t) ids;       /* last id given out */
     PyObject *deadlock_notes;    /* callable, or NULL */
     PyObject *home;              /* gofer's folder, or NULL: what is started there was started by who called it */
@@ -269,6 +294,17 @@ static inline G *g_self(void) {
     G *g = g_self_quick();
     return LIKELY(g != NULL) ? g : g_self_first();
 }
+
+/* What can be waited for in every bubble as if it had been made there. */
+#define EVERY_BUBBLE UINT32_MAX
+
+/* In which bubble what the caller makes is. */
+static inline uint32_t g_bubble_here(void) {
+    G *g = g_self_quick();
+    return g ? g->bubble : 0;
+}
+/* Whether only g's own bubble can end a wait for something of that one. */
+static inline bool g_is_of(const G *g, uint32_t bubble) { return bubble == g->bubble || bubble == EVERY_BUBBLE; }
 
 /* --- starting ----------------------------------------------------------------------------------------- */
 /* A new goroutine for fn(*args), not queued; NULL with an exception.  args as in a vectorcall. */
@@ -327,9 +363,11 @@ static inline waiter *waitq_claim(waitq *q) {
 int g_yield(G *g);
 /* The same for a worker's goroutine, whatever is pending. */
 void g_step_aside(G *g);
-/* Where an operation that may wait did not have to: the hostile build switches all the same. */
+/* Where an operation that may wait did not have to: the hostile build switches all the same, and so does
+   who explores schedules. */
+extern _Atomic(bool) g_exploring __attribute__((visibility("hidden")));
 void g_switch_anyway(void);
-static inline void g_could_switch(void) { if (HOSTILE) g_switch_anyway(); }
+static inline void g_could_switch(void) { if (UNLIKELY(HOSTILE || relaxed_load(&g_exploring))) g_switch_anyway(); }
 
 /* --- ending others ----------------------------------------------------------------------------------------- */
 /* Marks it killed or interrupted and wakes it if it waits.  From any thread. */
@@ -348,6 +386,8 @@ G *g_pick(worker *w);
 void g_queue_fresh(worker *w, G *g);
 /* Moves everything from the inbox to the ready queue. */
 void g_drain(worker *w);
+/* Takes g out of the queues of w; true when it was there. */
+bool g_unqueue(worker *w, G *g);
 void g_wake_joiners(G *g);
 /* What w->idler does for ever: waits until there is something to reap.  Returns when killed. */
 void g_idle(G *g);

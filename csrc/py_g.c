@@ -109,6 +109,14 @@ PyObject *py_panic_hook, *py_child_ended_hook, *py_swallows_hook;       /* set_h
 /* Ends the process.  The hook prints and exits; what follows it here is for when it can not. */
 static void panic(G *g, PyObject *exc) {
     PyObject *hook = py_panic_hook;
+    PyObject *test = g->bubble ? bubble_panic_hook(g->scope->bubble) : NULL;
+    if (test) {                          /* which goes on */
+        PyObject *r = PyObject_CallFunctionObjArgs(test, (PyObject *)g, exc, NULL);
+        if (!r) PyErr_WriteUnraisable((PyObject *)g);
+        Py_XDECREF(r);
+        Py_DECREF(test);
+        return;
+    }
     if (hook) {
         PyObject *r = PyObject_CallFunctionObjArgs(hook, (PyObject *)g, exc, NULL);
         if (!r && relaxed_load(&g->pending) & P_KILL) {      /* another one panics, or run() is over */
@@ -130,7 +138,7 @@ static void note_cancelled(G *g) {
     g->exception = PyObject_CallFunction(rt.errors.canceled, "s",
                                          "join of a task that was cancelled: it has no result");
     if (!g->exception) g->exception = ps_take_exception();
-    g->seen = true;
+    relaxed_store(&g->seen, true);
 }
 
 static void failed(G *g) {
@@ -148,7 +156,7 @@ static void failed(G *g) {
         if (exits) g_interrupt_main(Py_NewRef(exc));
         if (g->kind == KIND_TASK) {
             g->exception = Py_NewRef(exc);
-            g->seen = exits;
+            relaxed_store(&g->seen, exits);
         } else if (!exits) panic(g, exc);
     }
     Py_DECREF(exc);
@@ -172,31 +180,35 @@ static void main_ended(PyObject *result) {
 }
 
 /* --- Goroutine ------------------------------------------------------------------------------------------------ */
-static const char *state_name(const G *g) {
-    switch (g_seen_state(g)) {
-    case G_RUNNING: return "running";
-    case G_WAITING: return "waiting";
-    case G_DEAD: return "dead";
-    default: return "runnable";
-    }
+static const char *const state_names[] = {
+    [G_NEW] = "runnable", [G_RUNNABLE] = "runnable", [G_RUNNING] = "running", [G_WAITING] = "waiting",
+    [G_DEAD] = "dead",
+};
+static PyObject *states[G_DEAD + 1];     /* the same as str */
+
+static int make_states(void) {
+    for (int i = 0; i <= G_DEAD; i++)
+        if (!(states[i] = PyUnicode_InternFromString(state_names[i]))) return -1;
+    return 0;
 }
 
 static PyObject *goroutine_id(G *g, void *unused) { return PyLong_FromUnsignedLongLong(g->id); }
-static PyObject *goroutine_state(G *g, void *unused) { return PyUnicode_InternFromString(state_name(g)); }
+static PyObject *goroutine_state(G *g, void *unused) { return Py_NewRef(states[g_seen_state(g)]); }
 static PyObject *goroutine_done(G *g, void *unused) { return PyBool_FromLong(g_is_dead(g)); }
-
-static PyObject *default_name(G *g) {
-    if (g == rt.main) return PyUnicode_FromString("main");
-    if (g_is_foreign(g)) return PyUnicode_FromString("thread");
-    if (g->args) return name_of(fnref_get(g->fn));
-    return PyUnicode_FromFormat("goroutine %llu", (unsigned long long)g->id);
-}
 
 static PyObject *goroutine_name(G *g, void *unused) {
     lock_acquire(&g->lock);
     PyObject *name = Py_XNewRef(g->name);
+    PyObject *fn = g->args ? Py_NewRef(fnref_get(g->fn)) : NULL;     /* it may be about to end */
     lock_release(&g->lock);
-    return name ? name : default_name(g);
+    if (!name) {
+        if (g == rt.main) name = PyUnicode_FromString("main");
+        else if (g_is_foreign(g)) name = PyUnicode_FromString("thread");
+        else if (fn) name = name_of(fn);
+        else name = PyUnicode_FromFormat("goroutine %llu", (unsigned long long)g->id);
+    }
+    Py_XDECREF(fn);
+    return name;
 }
 
 static int goroutine_set_name(G *g, PyObject *value, void *unused) {
@@ -217,9 +229,10 @@ static PyObject *goroutine_repr(G *g) {
     PyObject *name = goroutine_name(g, NULL);
     if (!name) return NULL;
     const char *kind = g->kind == KIND_TASK ? "Task" : "Goroutine";
-    const char *state = state_name(g), *why = strcmp(state, "waiting") ? "" : wait_reason_names[g->why];
+    enum g_state state = g_seen_state(g);
+    const char *why = state == G_WAITING ? wait_reason_names[relaxed_load(&g->why)] : "";
     PyObject *r = PyUnicode_FromFormat("<%s %llu %R %s%s%s%s>", kind, (unsigned long long)g->id, name,
-                                       state, *why ? " (" : "", why, *why ? ")" : "");
+                                       state_names[state], *why ? " (" : "", why, *why ? ")" : "");
     Py_DECREF(name);
     return r;
 }
@@ -267,7 +280,7 @@ static PyObject *task_join(PyObject *self, PyObject *const *args, Py_ssize_t nar
     G *g = (G *)self;
     if (no_args("join", nargs) < 0 || sema_join(g) < 0) return NULL;
     if (g->exception) {
-        g->seen = true;
+        relaxed_store(&g->seen, true);
         ps_raise(Py_NewRef(g->exception));
         return NULL;
     }
@@ -281,7 +294,7 @@ static PyObject *task_join(PyObject *self, PyObject *const *args, Py_ssize_t nar
 static PyObject *task_exception(PyObject *self, PyObject *const *args, Py_ssize_t nargs) {
     G *g = (G *)self;
     if (no_args("exception", nargs) < 0 || sema_join(g) < 0) return NULL;
-    g->seen = true;
+    relaxed_store(&g->seen, true);
     return Py_NewRef(g->exception ? g->exception : Py_None);
 }
 
@@ -304,8 +317,8 @@ static int task_clear(G *g) {
 
 /* A failure that nobody has seen is reported when the task goes. */
 static void task_finalize(G *g) {
-    if (!g->exception || g->seen) return;
-    g->seen = true;
+    if (!g->exception || relaxed_load(&g->seen)) return;
+    relaxed_store(&g->seen, true);
     PyObject *before = ps_take_exception();
     ps_raise(Py_NewRef(g->exception));
     PyErr_WriteUnraisable((PyObject *)g);
@@ -373,6 +386,6 @@ int py_g_add(PyObject *module) {
     g_hooks.failed = failed;
     g_hooks.main_ended = main_ended;
     g_hooks.swallows = swallows;
-    return PyModule_AddType(module, &Goroutine_Type) < 0 || PyModule_AddType(module, &Task_Type) < 0
-        || PyModule_AddFunctions(module, functions) < 0 ? -1 : 0;
+    return make_states() < 0 || PyModule_AddType(module, &Goroutine_Type) < 0
+        || PyModule_AddType(module, &Task_Type) < 0 || PyModule_AddFunctions(module, functions) < 0 ? -1 : 0;
 }

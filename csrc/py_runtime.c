@@ -74,7 +74,8 @@ static bool note_goroutine(G *g, worker *w, bool current, void *arg) {
     p->short_of_memory = true;
     if (!grow((void **)&p->rows, p->n, &p->room, sizeof *p->rows)) return false;
     row *r = &p->rows[p->n];
-    *r = (row){ (G *)Py_NewRef((PyObject *)g), NULL, g->since, (uint8_t)g_seen_state(g), g->why, 0, 0 };
+    *r = (row){ (G *)Py_NewRef((PyObject *)g), NULL, g->since, .state = (uint8_t)g_seen_state(g),
+                .why = relaxed_load(&g->why) };
     p->n++;
     if (r->state == G_WAITING) r->on = Py_XNewRef(g->on);
     if (relaxed_load(&g->state) != G_NEW && !note_frames(p, r, current ? ps_current_frame(w->ts) : g->ps.frame)) return false;
@@ -162,6 +163,7 @@ static PyObject *py_park_forever(PyObject *module, PyObject *const *args, Py_ssi
     if (!g) return NULL;
     for (;;) {
         if (g_wait_begin(g) < 0) return NULL;
+        g->durable = true;
         if (g_wake_error(g, g_park(g, WHY_FOREVER, NULL)) < 0) return NULL;
     }
 }

@@ -144,7 +144,7 @@ static PyObject *timeout_new(PyTypeObject *type, PyObject *args, PyObject *kwarg
     return timeout_vectorcall((PyObject *)type, ((PyTupleObject *)args)->ob_item, (size_t)PyTuple_GET_SIZE(args), names);
 }
 
-static PyObject *seconds(const scope *s) { return PyFloat_FromDouble(s->ns > 0 ? (double)s->ns * 1e-9 : 0); }
+static PyObject *seconds(const scope *s) { return PyFloat_FromDouble(s->ns > 0 ? (double)s->ns / 1e9 : 0); }
 
 static PyObject *timeout_repr(scope *s) {
     PyObject *d = s->ns == NEVER ? Py_NewRef(Py_None) : seconds(s);
@@ -247,6 +247,52 @@ PyTypeObject GroupScope_Type = {
     .tp_getset = group_getset,
 };
 
+/* --- bubble -------------------------------------------------------------------------------------------------- */
+static PyObject *none_or_null(int result) {
+    if (result < 0) return NULL;
+    Py_RETURN_NONE;
+}
+
+static PyObject *py_bubble_enter(PyObject *self, PyObject *panic_hook) {
+    return none_or_null(bubble_enter((bubble *)self, panic_hook));
+}
+
+static PyObject *py_bubble_leave(PyObject *self, PyObject *error) {
+    int ours = bubble_leave((bubble *)self, error == Py_None ? NULL : error);
+    return ours < 0 ? NULL : PyBool_FromLong(ours);
+}
+
+static PyObject *py_bubble_join(PyObject *self, PyObject *const *args, Py_ssize_t nargs) {
+    return no_args("join", nargs) < 0 ? NULL : none_or_null(bubble_join((bubble *)self));
+}
+
+static PyObject *py_bubble_wait(PyObject *module, PyObject *const *args, Py_ssize_t nargs) {
+    G *g = g_self();
+    if (!g || no_args("wait", nargs) < 0) return NULL;
+    if (g->bubble) return none_or_null(bubble_wait(g->scope->bubble));
+    PyErr_SetString(PyExc_RuntimeError, "wait() outside of a bubble: it waits for the other goroutines of one; use it "
+                                        "inside `with bubble():`");
+    return NULL;
+}
+
+static PyMethodDef bubble_methods[] = {
+    {"enter", py_bubble_enter, METH_O, NULL},
+    {"leave", py_bubble_leave, METH_O, NULL},
+    {"cancel", cancel, METH_NOARGS, NULL},
+    {"join", FAST(py_bubble_join), METH_FASTCALL, NULL},
+    {NULL},
+};
+PyTypeObject Bubble_Type = {
+    PyVarObject_HEAD_INIT(NULL, 0)
+    .tp_name = "gofer._core.bubble",
+    .tp_basicsize = sizeof(bubble),
+    .tp_flags = Py_TPFLAGS_DEFAULT,
+    .tp_new = scope_new,
+    .tp_dealloc = (destructor)bubble_dealloc,
+    .tp_repr = (reprfunc)repr,
+    .tp_methods = bubble_methods,
+};
+
 /* --- functions ------------------------------------------------------------------------------------------------ */
 static PyObject *is_cancellation(PyObject *module, PyObject *const *args, Py_ssize_t nargs) {
     if (UNLIKELY(nargs != 2)) { PyErr_BadArgument(); return NULL; }
@@ -255,12 +301,13 @@ static PyObject *is_cancellation(PyObject *module, PyObject *const *args, Py_ssi
 
 static PyMethodDef functions[] = {
     {"is_cancellation", FAST(is_cancellation), METH_FASTCALL, NULL},
+    {"bubble_wait", FAST(py_bubble_wait), METH_FASTCALL, NULL},
     {NULL},
 };
 
 int py_scope_add(PyObject *module) {
     scope_init();
-    return PyModule_AddFunctions(module, functions) < 0
-        || PyModule_AddType(module, &CancelScope_Type) < 0 || PyModule_AddType(module, &Shield_Type) < 0
-        || PyModule_AddType(module, &Timeout_Type) < 0 || PyModule_AddType(module, &GroupScope_Type) < 0 ? -1 : 0;
+    return PyModule_AddType(module, &CancelScope_Type) < 0 || PyModule_AddType(module, &Shield_Type) < 0
+        || PyModule_AddType(module, &Timeout_Type) < 0 || PyModule_AddType(module, &GroupScope_Type) < 0
+        || PyModule_AddType(module, &Bubble_Type) < 0 || PyModule_AddFunctions(module, functions) < 0 ? -1 : 0;
 }

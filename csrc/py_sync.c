@@ -222,7 +222,7 @@ static PyObject *give_back(Semaphore *self, Py_ssize_t n) {
     if (UNLIKELY(!g_self())) return NULL;
     if (LIKELY(sema_release(&self->s, n))) Py_RETURN_NONE;
     PyErr_Format(PyExc_RuntimeError, "Semaphore.release(%zd) of more permits than were acquired: %zd of %zd are free",
-                 n, self->s.free, self->s.size);
+                 n, sema_free(&self->s), self->s.size);
     return NULL;
 }
 
@@ -240,7 +240,7 @@ static PyObject *sm_exit(PyObject *self, PyObject *const *args, Py_ssize_t nargs
 }
 
 static PyObject *sm_repr(Semaphore *self) {
-    return PyUnicode_FromFormat("<Semaphore %zd of %zd free at %p>", self->s.free, self->s.size, self);
+    return PyUnicode_FromFormat("<Semaphore %zd of %zd free at %p>", sema_free(&self->s), self->s.size, self);
 }
 
 static void sm_dealloc(Semaphore *self) {

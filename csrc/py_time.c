@@ -18,7 +18,8 @@ typedef struct { timer t; chan *c; } chan_alarm;    /* c borrowed: it owns us */
 
 static void ring_alarm(timer *t, int64_t now) {
     chan *c = ((chan_alarm *)t)->c;
-    PyObject *seconds = PyFloat_FromDouble((double)now * 1e-9);
+    if (now == DROPPED) return;
+    PyObject *seconds = PyFloat_FromDouble((double)now / 1e9);
     if (!seconds) { PyErr_Clear(); return; }         /* no memory: this tick is lost */
     G *wake = NULL;
     lock_acquire(&c->lock);
@@ -35,29 +36,31 @@ void chan_drop_alarm(chan *c) {
     mem_free(a);
 }
 
-/* Whose heap the calling thread uses; NULL with an exception. */
-static worker *clock_of_caller(void) {
+/* NULL with an exception. */
+static timers *timers_of_caller(void) {
     G *g = g_self();
-    return !g ? NULL : g->worker ? g->worker : g_hooks.keeper();
+    return g ? timers_of(g) : NULL;
 }
 
-static bool arm(timer *t, worker *w, int64_t ns, int64_t period) {
-    t->when = clock_ns() + (ns > 0 ? ns : 0);
+static bool arm(timer *t, timers *h, int64_t ns, int64_t period) {
+    t->when = timers_clock(h) + (ns > 0 ? ns : 0);
     t->period = period;
-    return timer_start(t, w);
+    if (!timer_start(t, h)) return false;
+    if (UNLIKELY(h->bubble && ns <= 0)) timers_run(h, timers_clock(h));  /* who polls for it keeps the clock still */
+    return true;
 }
 
 /* A new channel on which the time arrives once, or every `period`. */
 static chan *alarm_chan(int64_t ns, int64_t period) {
-    worker *w = clock_of_caller();
-    chan *c = w ? (chan *)Chan_Type.tp_alloc(&Chan_Type, 0) : NULL;
+    timers *h = timers_of_caller();
+    chan *c = h ? (chan *)Chan_Type.tp_alloc(&Chan_Type, 0) : NULL;
     if (!c) return NULL;
     if (chan_init(c, 1) < 0) { Py_DECREF(c); return NULL; }
     chan_alarm *a = c->alarm = mem_calloc(sizeof *a);
     if (a) {
         a->t.fire = ring_alarm;
         a->c = c;
-        if (arm(&a->t, w, ns, period)) return c;
+        if (arm(&a->t, h, ns, period)) return c;
     }
     PyErr_NoMemory();
     Py_DECREF(c);
@@ -80,6 +83,7 @@ typedef struct Timer {
     timer t;                     /* function alarm */
     chan *c;                     /* channel alarm, else NULL */
     bool periodic;
+    uint32_t bubble;             /* in which it was made */
     lock_t guard;
     PyObject *call;              /* (fn, *args) */
     G *next;                     /* owned */
@@ -92,8 +96,14 @@ static void start_function(timer *t, int64_t now) {
     Timer *self = (Timer *)((char *)t - offsetof(Timer, t));
     G *g = self->next;
     self->next = NULL;
+    if (now == DROPPED) {
+        g_discard(g);
+        Py_DECREF(self);                     /* the heap's reference */
+        return;
+    }
     g->at_end = timer_ended;
     g->at_end_arg = (PyObject *)self;        /* the heap's reference */
+    if (t->heap->bubble) g_hooks.join_bubble(g, t->heap->bubble);
     g_hooks.start_quietly(g);                /* our reference is the runtime's from here on */
 }
 
@@ -105,6 +115,7 @@ static Timer *timer_object(chan *c, PyObject *call, bool periodic) {
     self->c = c;
     self->call = call;
     self->periodic = periodic;
+    self->bubble = g_bubble_here();
     PyObject_GC_Track(self);
     return self;
 }
@@ -131,18 +142,29 @@ static PyObject *py_stop(Timer *self, PyObject *unused) {
     return PyBool_FromLong(prevented);
 }
 
+/* It stays with the clock that it was made for. */
+static timers *timers_to_reset(Timer *self) {
+    G *g = g_self();
+    if (!g) return NULL;
+    if (LIKELY(self->bubble == g->bubble)) return timers_of(g);
+    if (!self->bubble) return timers_outside(g);
+    PyErr_SetString(PyExc_RuntimeError, "reset() of a timer outside of the bubble in which it was made: "
+                                        "it lives by the clock of that one");
+    return NULL;
+}
+
 static PyObject *py_reset(Timer *self, PyObject *d) {
     int64_t ns;
     if (duration_ns(d, "Timer.reset", &ns) < 0) return NULL;
-    worker *w = clock_of_caller();
+    timers *h = timers_to_reset(self);
     G *spare = NULL;
-    if (!w || (!self->c && !(spare = to_start(self)))) return NULL;
+    if (!h || (!self->c && !(spare = to_start(self)))) return NULL;
     if (!self->c) Py_INCREF(self);           /* for the heap */
     lock_acquire(&self->guard);
     bool armed = timer_stop(timer_of(self));
     PyObject *tick = self->c ? untaken(self->c) : NULL;
     if (!self->next) { self->next = spare; spare = NULL; }
-    bool done = arm(timer_of(self), w, ns, self->periodic ? (ns > 0 ? ns : 1) : 0);
+    bool done = arm(timer_of(self), h, ns, self->periodic ? (ns > 0 ? ns : 1) : 0);
     lock_release(&self->guard);
     if (!self->c && armed) Py_DECREF(self);
     if (!self->c && !done) Py_DECREF(self);
@@ -171,7 +193,10 @@ static PyObject *timer_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 }
 
 static PyObject *timer_repr(Timer *self) {
-    return PyUnicode_FromFormat("<Timer %s at %p>", timer_of(self)->slot ? "running" : "stopped", self);
+    lock_acquire(&self->guard);
+    bool armed = timer_armed(timer_of(self));
+    lock_release(&self->guard);
+    return PyUnicode_FromFormat("<Timer %s at %p>", armed ? "running" : "stopped", self);
 }
 
 static int timer_traverse(Timer *self, visitproc visit, void *arg) {
@@ -235,6 +260,11 @@ static PyObject *py_sleep(PyObject *module, PyObject *const *args, Py_ssize_t na
     Py_RETURN_NONE;
 }
 
+static PyObject *py_now(PyObject *module, PyObject *unused) {
+    timers *h = timers_of_caller();
+    return h ? PyFloat_FromDouble((double)timers_clock(h) / 1e9) : NULL;
+}
+
 static PyObject *py_after(PyObject *module, PyObject *d) {
     int64_t ns;
     if (duration_ns(d, "after", &ns) < 0) return NULL;
@@ -256,11 +286,11 @@ static PyObject *py_after_func(PyObject *module, PyObject *const *args, Py_ssize
     PyObject *call = PyTuple_New(nargs - 1);
     if (!call) return NULL;
     for (Py_ssize_t i = 1; i < nargs; i++) PyTuple_SET_ITEM(call, i - 1, Py_NewRef(args[i]));
-    worker *w = clock_of_caller();
+    timers *h = timers_of_caller();
     Timer *self = timer_object(NULL, call, false);
-    if (!w || !self || !(self->next = to_start(self))) { Py_XDECREF(self); return NULL; }
+    if (!h || !self || !(self->next = to_start(self))) { Py_XDECREF(self); return NULL; }
     Py_INCREF(self);                         /* for the heap */
-    if (arm(&self->t, w, ns, 0)) return (PyObject *)self;
+    if (arm(&self->t, h, ns, 0)) return (PyObject *)self;
     Py_DECREF(self);
     Py_DECREF(self);
     return PyErr_NoMemory();
@@ -279,6 +309,9 @@ static PyMethodDef functions[] = {
      "sleep($module, d, /)\n--\n\n"
      "Wait for d seconds (float or timedelta); d <= 0 lets the others run once. Raises Cancelled in a\n"
      "cancelled scope."},
+    {"now", py_now, METH_NOARGS,
+     "now($module, /)\n--\n\n"
+     "time.monotonic(), as the caller lives by it: inside a bubble of gofer.testing the clock of the bubble."},
     {"after", py_after, METH_O,
      "after($module, d, /)\n--\n\n"
      "A RecvChan that delivers the time.monotonic() once, d seconds (float or timedelta) from now."},

@@ -201,7 +201,7 @@ void ps_after_fork(void) {}
 
 bool ps_signals_pending(PyThreadState *ts) {
 #if PY_VERSION_HEX >= 0x030D0000
-    return (ts->eval_breaker & _PY_SIGNALS_PENDING_BIT) != 0;
+    return (_Py_atomic_load_uintptr_relaxed(&ts->eval_breaker) & _PY_SIGNALS_PENDING_BIT) != 0;
 #else
     (void)ts;
     return _Py_atomic_load_relaxed(&_PyRuntime.ceval.signals_pending) != 0;

@@ -232,6 +232,9 @@ static inline void ps_start(pystate *s, PyThreadState *ts, _PyStackChunk *root, 
     ts->context = context;
     ts->context_ver++;
     ts->tracing = 0;
+#if PY_VERSION_HEX < 0x030C0000
+    _PyThreadState_UpdateTracingState(ts);              /* who parked may have done so in its trace function */
+#endif
     ts->PS_PY_DEPTH = ts->PS_PY_LIMIT;
 #if PS_C_DEPTH
     ts->c_recursion_remaining = c_depth;

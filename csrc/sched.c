@@ -14,8 +14,10 @@
    - sched.all[0] is the main thread's; a worker's place in the table is never given to another thread.
 
    A deadlock is declared by a worker about to sleep, under sched.lock, when every worker sleeps, no queue
-   holds anything, no timer is armed, no foreign thread that has used the library lives, no other Python
-   thread lives that a program would wait for at its end, and goroutine 1 waits. */
+   holds anything, no timer is armed, nobody waits for a descriptor, no foreign thread that has used the library lives, no other Python
+   thread lives that a program would wait for at its end, and goroutine 1 waits.  It looks at one worker
+   after the other; meanwhile one that it has not reached yet could wake one that it has passed, and fall
+   asleep in time.  So if anybody fell asleep meanwhile, it leaves the question to that one. */
 #define _GNU_SOURCE
 #include "sched_table.h"
 #include <sched.h>
@@ -34,6 +36,7 @@ static sigset_t program_signals;   /* what the program's threads block */
 void worker_free(worker *w) {
     timers_free(w->timers);
     if (w->poller) netpoll_free(w->poller);
+    fds_free(w->fds);
     if (w->aux) stack_aux_free(w->aux);
     mem_free(w);
 }
@@ -43,7 +46,7 @@ worker *worker_new(void) {
     if (!w) { PyErr_NoMemory(); return NULL; }
     w->rng = (uint64_t)clock_ns() * 2 + 1;
     ring_init(&w->all);
-    if (!(w->timers = timers_new(w)) || !(w->aux = stack_aux_new())) PyErr_NoMemory();
+    if (!(w->timers = timers_new(w)) || !(w->aux = stack_aux_new()) || !(w->fds = fds_new())) PyErr_NoMemory();
     else if ((w->poller = netpoll_new())) return w;
     worker_free(w);
     return NULL;
@@ -55,12 +58,15 @@ static void worker_main(void *arg) {
     pthread_sigmask(SIG_SETMASK, &program_signals, NULL);    /* a child process inherits it */
     PyGILState_STATE held = PyGILState_Ensure();
     if (g_adopt_thread(w) == 0) {
+        atomic_store(&w->live, 1);
         atomic_fetch_sub(&sched.searching, 1);
         w->idler = w->host;
         g_idle(w->host);
         pool_use(NULL);
         g_worker = NULL;
-        w->ts = NULL;
+        lock_acquire(&sched.lock);               /* the keeper may be looking at w->ts */
+        atomic_store(&w->live, 0);
+        lock_release(&sched.lock);
     } else {
         atomic_fetch_sub(&sched.searching, 1);
         PyErr_Clear();
@@ -69,12 +75,19 @@ static void worker_main(void *arg) {
     PyGILState_Release(held);
 }
 
+void *no_thread(void) {
+    PyErr_SetString(PyExc_RuntimeError, sched.exiting
+                    ? "gofer can not be used any more: the interpreter is exiting"
+                    : "gofer can not start another thread: the system has no more of them");
+    return NULL;
+}
+
 worker *worker_start(void) {
     worker *w = worker_new();
     if (!w) return NULL;
     lock_acquire(&sched.lock);
     w->index = n_workers() ? n_workers() : 1;
-    bool room = w->index < MAX_WORKERS;
+    bool room = w->index < MAX_WORKERS && !sched.exiting;
     if (room) {
         sched.all[w->index] = w;
         atomic_store(&sched.n, w->index + 1);
@@ -86,8 +99,7 @@ worker *worker_start(void) {
         atomic_fetch_sub(&sched.searching, 1);
         atomic_store(&w->stop, 2);               /* its place in the table stays taken */
     } else worker_free(w);
-    PyErr_SetString(PyExc_RuntimeError, "gofer can not start another thread: the system has no more of them");
-    return NULL;
+    return no_thread();
 }
 
 /* The main thread's idler is a goroutine of its own. */
@@ -115,8 +127,9 @@ static int attach_main(void) {
     if (g_adopt_thread(w) < 0) { worker_free(w); return -1; }
     pthread_sigmask(SIG_SETMASK, NULL, &program_signals);
     w->host->id = 1;
+    atomic_store(&w->live, 1);
     rt.main = w->host;
-    w->alive = 1;
+    relaxed_store(&w->alive, 1);
     sched.all[0] = w;
     if (!n_workers()) atomic_store(&sched.n, 1);
     return worker_make_idler(w) < 0 ? -1 : g_hooks.attached();
@@ -166,16 +179,19 @@ static void share(G *g) {
 
 static int spawn_foreign(G *g) {
     /* The main thread may never have used us, or be busy with something else for long. */
-    if (n_workers() < 2 && !atomic_load(&sched.idle) && !worker_start()) return -1;
+    if (n_workers() < 2 && !atomic_load(&sched.idle) && !worker_start()) {
+        if (!sched.exiting) return -1;
+        PyErr_Clear();                           /* nobody runs it any more, as at any moment from now on */
+    }
     share(g);
     return 0;
 }
 
 static void start_quietly(G *g) {
     worker *w = g_worker;
-    if (w == relaxed_load(&sched.keeper)) { share(g); return; }
-    w->spawned++;
-    w->alive++;
+    if (!w || w == relaxed_load(&sched.keeper)) { share(g); return; }     /* or a thread that is in a bubble */
+    relaxed_add(&w->spawned, 1);
+    relaxed_add(&w->alive, 1);
     g_queue_fresh(w, g);
     atomic_thread_fence(memory_order_seq_cst);
     if (relaxed_load(&sched.idle) && !relaxed_load(&sched.searching)) wake_one(relaxed_load(&sched.procs));
@@ -188,14 +204,14 @@ static G *take_shared(worker *w) {
     lock_acquire(&sched.lock);
     G *g = gqueue_pop(&sched.shared);
     lock_release(&sched.lock);
-    if (g) { w->spawned++; w->alive++; }
+    if (g) { relaxed_add(&w->spawned, 1); relaxed_add(&w->alive, 1); }
     return g;
 }
 
 static bool may_steal(const worker *w) { return w->index < relaxed_load(&sched.procs); }
 
 static bool can_be_robbed(worker *w, worker *victim) {
-    return victim && victim != w && gqueue_len(&victim->fresh);
+    return victim && victim != w && !victim->choose && gqueue_len(&victim->fresh);
 }
 
 /* Half of another's unstarted goroutines become ours. */
@@ -205,7 +221,7 @@ static void rob(worker *w, worker *victim) {
     if (n > STEAL_MOST) n = STEAL_MOST;
     for (uint32_t i = 0; i < n; i++) gqueue_push(&w->hand, gqueue_pop(&victim->fresh));
     lock_release(&victim->fresh_lock);
-    w->stolen += n;
+    relaxed_add(&w->stolen, n);
     lock_acquire(&w->fresh_lock);
     for (G *g; (g = gqueue_pop(&w->hand)); gqueue_push(&w->fresh, g)) g->stamp = w->stamp++;
     lock_release(&w->fresh_lock);
@@ -213,7 +229,7 @@ static void rob(worker *w, worker *victim) {
 
 /* A worker beyond gomaxprocs leaves others their work, unless the keeper has found them stuck since. */
 static bool is_stuck(worker *victim) {
-    return relaxed_load(&victim->stuck_at) == watched_tick(victim);
+    return relaxed_load(&victim->stuck_at) == relaxed_load(&victim->tick);
 }
 
 static bool steal(worker *w) {
@@ -229,14 +245,22 @@ static bool steal(worker *w) {
     return false;
 }
 
-/* Anything that this worker would find if it looked. */
-static bool work_for(worker *w) {
-    if (atomic_load(&w->inbox) || gqueue_len(&sched.shared) || relaxed_load(&w->stop)) return true;
+static bool somebody_to_rob(worker *w) {
     for (int i = 0, n = n_workers(); i < n; i++) {
         worker *victim = live_worker(i);
         if (can_be_robbed(w, victim) && (may_steal(w) || is_stuck(victim))) return true;
     }
     return false;
+}
+
+/* Anything that this worker would find if it looked. */
+static bool work_for(worker *w) {
+    return atomic_load(&w->inbox) || gqueue_len(&sched.shared) || relaxed_load(&w->stop) || somebody_to_rob(w);
+}
+
+/* While we searched, spawns have woken nobody. */
+static bool work_for_others(worker *w) {
+    return gqueue_len(&w->fresh) || gqueue_len(&sched.shared) || somebody_to_rob(w);
 }
 
 /* Other workers may be about to bring something: sleeping and being woken takes longer than a short look. */
@@ -290,12 +314,13 @@ static bool other_threads(void) {
 }
 
 static bool all_quiet(void) {
-    if (sched.shared.n || atomic_load(&sched.threads)) return false;
+    if (sched.shared.n || atomic_load(&sched.threads) || atomic_load(&sched.calls)) return false;
     for (int i = 0; i < n_workers(); i++) {
         worker *w = sched.all[i];
+        if (HOSTILE) usleep(20);                 /* the others need not wait for us */
         if (!w || relaxed_load(&w->stop) == 2) continue;
         if (atomic_load(&w->sleeping) != 1 || atomic_load(&w->inbox) || gqueue_len(&w->fresh)) return false;
-        if (atomic_load(&w->timers->first) != NEVER) return false;
+        if (atomic_load(&w->timers->first) != NEVER || fds_in_use(w->fds)) return false;
     }
     worker *k = atomic_load(&sched.keeper);
     return !k || (atomic_load(&k->sleeping) == 1 && atomic_load(&k->timers->first) == NEVER);
@@ -303,7 +328,8 @@ static bool all_quiet(void) {
 
 enum verdict check_deadlock(void) {
     lock_acquire(&sched.lock);
-    bool quiet = rt.main && all_quiet();
+    uint32_t before = atomic_load(&sched.fallen_asleep);
+    bool quiet = rt.main && all_quiet() && atomic_load(&sched.fallen_asleep) == before;
     lock_release(&sched.lock);
     if (!quiet) return BUSY;
     if (other_threads()) return PERHAPS;
@@ -341,15 +367,16 @@ static void doze(worker *w) {
             return;
         }
     }
-    w->sleeps++;
+    relaxed_add(&w->sleeps, 1);
     PyEval_SaveThread();
     netpoll_wait(w->poller, until, signals);
     PyEval_RestoreThread(w->ts);
+    fds_dispatch(w);
     if (signals && ps_signals_pending(w->ts)) handle_signals();
 }
 
 static void go_to_sleep(worker *w) {
-    atomic_store(&w->sleeping, 1);
+    fall_asleep(w);
     atomic_fetch_add(&sched.idle, 1);
     if (!work_for(w)) doze(w);
     atomic_fetch_sub(&sched.idle, 1);
@@ -363,6 +390,10 @@ static bool is_told_to_end(worker *w) {
 static G *look(worker *w) {
     w->now = clock_ns();
     timers_run(w->timers, w->now);
+    if (UNLIKELY(fds_in_use(w->fds))) {
+        netpoll_wait(w->poller, 0, false);
+        fds_dispatch(w);
+    }
     if (is_told_to_end(w)) return w->host;
     G *g = take_shared(w);
     return g ? g : g_pick(w);
@@ -370,7 +401,11 @@ static G *look(worker *w) {
 
 static G *find(worker *w) {
     G *g = look(w);
-    if (g) return g;
+    if (g) {
+        /* Whoever yields again and again is never idle, and may wait for one behind somebody who computes. */
+        if (w->tick % LOOK_AROUND == 0 && !gqueue_len(&w->fresh)) steal(w);
+        return g;
+    }
     atomic_fetch_add(&sched.searching, 1);
     while (!(steal(w) && (g = g_pick(w))) && !(g = look(w))) {
         if (spin(w)) continue;
@@ -378,10 +413,20 @@ static G *find(worker *w) {
         go_to_sleep(w);
         atomic_fetch_add(&sched.searching, 1);
     }
-    if (atomic_fetch_sub(&sched.searching, 1) == 1 && w->fresh.n && relaxed_load(&sched.idle))
-        wake_one(relaxed_load(&sched.procs));
+    if (atomic_fetch_sub(&sched.searching, 1) == 1 && work_for_others(w)) wake_another();
     return g;
 }
+
+/* --- descriptors ----------------------------------------------------------------------------------------------- */
+static void tell_tables(int fd, void (*what)(worker *, int)) {
+    for (int i = 0; i < n_workers(); i++) {
+        worker *w = live_worker(i);
+        if (w && fds_in_use(w->fds)) what(w, fd);
+    }
+}
+
+void sched_fd_closing(int fd) { tell_tables(fd, fds_closing); }
+void sched_fd_closed(int fd) { tell_tables(fd, fds_closed); }
 
 /* --- looking ------------------------------------------------------------------------------------------------------------------- */
 int sched_procs(int n) {
@@ -408,11 +453,11 @@ sched_stats sched_count(void) {
         worker *w = sched.all[i];
         if (!w) continue;
         s.workers += relaxed_load(&w->stop) != 2;
-        s.goroutines += w->alive;
-        s.switches += w->switches;
-        s.spawned += w->spawned;
-        s.stolen += w->stolen;
-        s.sleeps += w->sleeps;
+        s.goroutines += relaxed_load(&w->alive);
+        s.switches += relaxed_load(&w->switches);
+        s.spawned += relaxed_load(&w->spawned);
+        s.stolen += relaxed_load(&w->stolen);
+        s.sleeps += relaxed_load(&w->sleeps);
     }
     return s;
 }
@@ -472,11 +517,24 @@ static void thread_ended(PyObject *capsule) {
     if (g->scope) g_hooks.left(g);
     g_wake_joiners(g);
     worker *k = atomic_load(&sched.keeper);
-    if (!g->abandoned) atomic_fetch_sub(&sched.threads, 1);
+    if (!g->abandoned && !g->rests) atomic_fetch_sub(&sched.threads, 1);
     if (k) worker_ring(k);                              /* it may have been the last that could wake somebody */
     if (g == g_thread) g_thread = NULL;
     Py_DECREF(g);
 }
+
+void sched_call(int n) { atomic_fetch_add(&sched.calls, n); }
+
+void sched_thread_rests(bool rests) {
+    G *g = g_thread;
+    if (!g || g->rests == rests) return;
+    g->rests = rests;
+    atomic_fetch_add(&sched.threads, rests ? -1 : 1);
+    worker *k = atomic_load(&sched.keeper);
+    if (rests && k) worker_ring(k);              /* it may have been the last that could wake somebody */
+}
+
+static PyObject *thread_key;             /* "gofer.thread" */
 
 static int attach_thread(void) {
     if (!keeper()) return -1;
@@ -487,7 +545,7 @@ static int attach_thread(void) {
     if (!capsule) { Py_DECREF(g); return -1; }
     atomic_fetch_add(&sched.threads, 1);
     g_thread = g;
-    int result = PyDict_SetItemString(dict, "gofer.thread", capsule);
+    int result = PyDict_SetItem(dict, thread_key, capsule);
     Py_DECREF(capsule);                  /* when it could not be kept, this ends it */
     return result;
 }
@@ -496,7 +554,8 @@ static int attach(void) {
     return ps_is_main_thread() ? attach_main() : attach_thread();
 }
 
-void sched_init(void) {
+int sched_init(void) {
+    if (!(thread_key = PyUnicode_InternFromString("gofer.thread"))) return -1;
     atomic_store(&sched.procs, 1);
     atomic_store(&rt.ids, 1);
     g_hooks.find = find;
@@ -507,4 +566,5 @@ void sched_init(void) {
     g_hooks.keeper = keeper;
     g_hooks.start_quietly = start_quietly;
     g_hooks.armed = keeper_armed;
+    return 0;
 }

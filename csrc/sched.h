@@ -6,8 +6,8 @@
 #include "g.h"
 
 /* Supplies g_hooks.find, spawned, ring, attach, spawn_foreign, keeper, start_quietly and armed; the
-   others are module's. */
-void sched_init(void);
+   others are not its.  0, or -1 with an exception. */
+int sched_init(void);
 
 /* How many workers may take unstarted goroutines; sets it to n unless n is 0; what it was before. */
 int sched_procs(int n);
@@ -27,6 +27,19 @@ void sched_end_run(uint32_t outer);
 void sched_exit(void);
 /* In the child of a fork: only the calling goroutine is left, and becomes goroutine 1. */
 void sched_after_fork(void);
+
+/* --- descriptors ---------------------------------------------------------------------------------------- */
+/* Who closes a descriptor says so before and after: whoever waits for it, on any worker, goes on.  In between
+   somebody may have begun to wait. */
+void sched_fd_closing(int fd);
+void sched_fd_closed(int fd);
+
+/* --- threads --------------------------------------------------------------------------------------------- */
+/* The calling thread, which runs no goroutines, has nothing to do until it is given something, or has again:
+   one that rests does not stand against a deadlock. */
+void sched_thread_rests(bool rests);
+/* So many more (or fewer) goroutines wait for what a thread is going to bring: no deadlock meanwhile. */
+void sched_call(int n);
 
 /* --- looking -------------------------------------------------------------------------------------------- */
 typedef struct sched_stats {

@@ -26,10 +26,11 @@ static bool anybody_waits(void) {
 /* Compares with the last look; true when somebody's goroutines are to be taken over. */
 static bool look_for_stuck(void) {
     bool found = false, all = true;
+    lock_acquire(&sched.lock);                   /* so that no thread ends meanwhile */
     for (int i = 0; i < n_workers(); i++) {
         worker *w = live_worker(i);
         if (!w) continue;
-        uint32_t tick = watched_tick(w);
+        uint32_t tick = relaxed_load(&w->tick);
         bool stuck = !atomic_load(&w->sleeping) && tick == w->watched && ps_is_blocked(w->ts);
         w->watched = tick;
         all = all && stuck;
@@ -37,6 +38,7 @@ static bool look_for_stuck(void) {
         relaxed_store(&w->stuck_at, tick);
         found = true;
     }
+    lock_release(&sched.lock);
     return found || (all && gqueue_len(&sched.shared));
 }
 
@@ -64,7 +66,7 @@ static bool watch(worker *k, bool busy, int64_t until) {
     for (;;) {
         int64_t next = busy ? clock_ns() + STUCK_NS : until;
         atomic_store(&sched.keeper_looks, NEVER);
-        atomic_store(&k->sleeping, 1);
+        fall_asleep(k);
         atomic_thread_fence(memory_order_seq_cst);
         int64_t first = relaxed_load(&k->timers->first), overdue = first_overdue();
         atomic_store(&sched.keeper_looks, overdue);
@@ -89,7 +91,7 @@ static void keep(worker *k) {
         if (!busy) {
             atomic_store(&sched.keeper_rests, 1);
             busy = anybody_waits();
-            atomic_store(&k->sleeping, 1);
+            fall_asleep(k);
             if (!busy && check_deadlock() == PERHAPS) until = clock_ns() + RECHECK_NS;
         }
         if (busy) look_for_stuck();              /* what is seen later is compared with this */
@@ -109,6 +111,7 @@ static void keeper_main(void *arg) {
     PyGILState_STATE held = PyGILState_Ensure();
     g_worker = k;
     k->ts = PyThreadState_Get();
+    atomic_store(&k->live, 1);
     keep(k);
     g_worker = NULL;
     atomic_store(&k->stop, 2);
@@ -119,14 +122,16 @@ worker *keeper(void) {
     worker *k = atomic_load(&sched.keeper), *none = NULL;
     if (k) return k;
     if (!(k = worker_new())) return NULL;
-    if (!atomic_compare_exchange_strong(&sched.keeper, &none, k)) {
+    lock_acquire(&sched.lock);
+    bool ours = !sched.exiting && atomic_compare_exchange_strong(&sched.keeper, &none, k);
+    lock_release(&sched.lock);
+    if (!ours) {
         worker_free(k);
-        return none;
+        return none ? none : no_thread();
     }
     if (PyThread_start_new_thread(keeper_main, k) != PYTHREAD_INVALID_THREAD_ID) return k;
     atomic_store(&sched.keeper, NULL);
-    PyErr_SetString(PyExc_RuntimeError, "gofer can not start another thread: the system has no more of them");
-    return NULL;
+    return no_thread();
 }
 
 void keeper_wake(void) {

@@ -13,12 +13,15 @@ enum { MAX_WORKERS = 256 };
 static const int64_t RECHECK_NS = 40000000;
 
 extern struct sched_table {
-    worker *all[MAX_WORKERS];
+    _Atomic(worker *) all[MAX_WORKERS];
     _Atomic(int) n;                /* places in use, counting the main thread's */
     _Atomic(int) procs;
     _Atomic(int) idle, searching;
-    _Atomic(int) threads;          /* foreign threads that have used the library and live */
+    _Atomic(uint32_t) fallen_asleep;   /* how often anybody did */
+    _Atomic(int) threads;          /* foreign threads that have used the library, live and do not rest */
+    _Atomic(int) calls;            /* goroutines that wait for what a thread will bring */
     lock_t lock;                   /* guards the table, the shared queue and the deadlock check */
+    _Atomic(bool) exiting;         /* under the lock: no more threads are started */
     gqueue shared;                 /* unstarted, from foreign threads */
     _Atomic(worker *) keeper;      /* NULL until it is needed */
     _Atomic(int) keeper_rests;     /* nobody waits for a worker: the next spawn is to ring */
@@ -30,10 +33,14 @@ static inline int n_workers(void) { return atomic_load(&sched.n); }
 /* Those that exist and have their thread. */
 static inline worker *live_worker(int i) {
     worker *w = sched.all[i];
-    return w && w->ts ? w : NULL;
+    return w && atomic_load(&w->live) ? w : NULL;
 }
 
-static inline uint32_t watched_tick(worker *w) { return relaxed_load((_Atomic(uint32_t) *)&w->tick); }
+/* From here on it has to be rung, until it sets `sleeping` to 0. */
+static inline void fall_asleep(worker *w) {
+    atomic_fetch_add(&sched.fallen_asleep, 1);
+    atomic_store(&w->sleeping, 1);
+}
 
 /* --- sched.c ---------------------------------------------------------------------------------------- */
 /* NULL with MemoryError or OSError. */
@@ -41,6 +48,8 @@ worker *worker_new(void);
 void worker_free(worker *w);
 /* One more thread; NULL with an exception.  Counts as searching until it has started. */
 worker *worker_start(void);
+/* NULL, with the exception for why there is none. */
+void *no_thread(void);
 int worker_make_idler(worker *w);
 void worker_ring(worker *w);
 /* Rings one of the first `among` that sleeps and would take unstarted goroutines; false when all are awake. */

@@ -110,7 +110,7 @@ static void link_into_parent(scope *s) {
 /* --- entering and leaving ------------------------------------------------------------------------------ */
 static void deadline_passed(timer *t, int64_t now) {
     scope *s = (scope *)((char *)t - offsetof(scope, deadline));
-    (void)now;
+    if (now == DROPPED) return;
     relaxed_store(&s->expired, 1);
     scope_cancel(s);
 }
@@ -130,10 +130,10 @@ static int arm(scope *s, G *g) {
         scope_cancel(s);
         return 0;
     }
-    worker *w = g->worker ? g->worker : g_hooks.keeper();
-    if (!w) return -1;
-    s->deadline.when = clock_ns() + s->ns;
-    if (timer_start(&s->deadline, w)) return 0;
+    timers *h = timers_of(g);
+    if (!h) return -1;
+    s->deadline.when = timers_clock(h) + s->ns;
+    if (timer_start(&s->deadline, h)) return 0;
     PyErr_NoMemory();
     return -1;
 }
@@ -148,7 +148,9 @@ int scope_enter(scope *s) {
     scope *parent = g->scope;
     s->shields_task = s->is_shield || (parent && owns(g, parent) && parent->shields_task);
     relaxed_store(&s->owner, g);
+    s->tasks.bubble = g->bubble;
     if (parent) {
+        if (!s->bubble) s->bubble = parent->bubble;
         Py_INCREF(parent);
         s->parent = parent;
         link_into_parent(s);
@@ -167,6 +169,7 @@ static void step_out(G *g) {
     relaxed_store(&s->owner, NULL);
     Py_XINCREF(parent);
     relaxed_store(&s->state, SCOPE_LEFT);
+    if (UNLIKELY(s->bubble && s == &s->bubble->scope)) bubble_abandon(s->bubble, g);
     move(g, parent);
     atomic_store(&g->shielded, parent && owns(g, parent) && parent->shields_task);
     Py_XDECREF(parent);
@@ -256,19 +259,31 @@ void scope_cancel(scope *s) {
 }
 
 /* --- the goroutines in it ---------------------------------------------------------------------------------- */
-static void inherit(G *g, G *from) { join(from->scope, g); }
+/* A new goroutine joins s, and the bubble that s is in. */
+void scope_inherit(scope *s, G *g) {
+    join(s, g);
+    if (UNLIKELY(s->bubble != NULL)) bubble_joined(s->bubble, g);
+}
+
+static void inherit(G *g, G *from) { scope_inherit(from->scope, g); }
 
 /* It has ended, or will never start. */
 static void left(G *g) {
+    scope *innermost = g->scope;
+    bubble *b = g->bubble ? innermost->bubble : NULL;
+    Py_INCREF(innermost);
     while (g->scope && owns(g, g->scope)) step_out(g);
     scope *s = g->scope;
-    bool is_task = g->of_scope;
-    if (!s) return;
-    g->of_scope = false;
-    Py_INCREF(s);
-    move(g, NULL);
-    if (is_task) waitgroup_add(&s->tasks, -1);
-    Py_DECREF(s);
+    if (s) {
+        bool is_task = g->of_scope;
+        g->of_scope = false;
+        Py_INCREF(s);
+        move(g, NULL);
+        if (is_task) waitgroup_add(&s->tasks, -1);
+        Py_DECREF(s);
+    }
+    if (UNLIKELY(b && g->bubble)) bubble_left(b, g);
+    Py_DECREF(innermost);
 }
 
 bool scope_adopt(scope *s, G *g) {
@@ -280,6 +295,7 @@ bool scope_adopt(scope *s, G *g) {
         join_locked(s, g);
     }
     lock_release(&s->lock);
+    if (open && UNLIKELY(s->bubble != NULL)) bubble_joined(s->bubble, g);
     return open;
 }
 
@@ -316,6 +332,7 @@ void scope_dealloc(scope *s) {
 
 /* In the child of a fork nobody holds the locks of what g is in. */
 static void after_fork(G *g) {
+    if (g->bubble) bubble_after_fork(g->scope->bubble, g, g == g_self_quick());
     for (scope *s = g->scope; s; s = s->parent) {
         lock_reset(&s->lock);
         lock_reset(&s->tasks.lock);
@@ -328,4 +345,5 @@ void scope_init(void) {
     g_hooks.left = left;
     g_hooks.is_cancelled = is_cancelled;
     g_hooks.after_fork = after_fork;
+    bubble_init();
 }

@@ -25,6 +25,7 @@ struct scope {
     bool shields_task;           /* neither does Task.cancel of its owner reach the owner in it */
     bool linked;
     bool closed;                 /* takes no more tasks */
+    struct bubble *bubble;       /* it is in, or NULL */
     timer deadline;
     int64_t ns;                  /* timeout: how long; NEVER for no limit */
     waitgroup tasks;             /* started with scope_start_in that have not ended */
@@ -49,8 +50,48 @@ void scope_cancel(scope *s);
    several except* make one. */
 bool scope_is_cancellation(PyObject *error, bool exit);
 
-/* A task of the scope's own: g, not queued yet, becomes a member; false when it is closed. */
+/* A new goroutine, not queued yet, becomes a member, and one of the bubble that s is in. */
+void scope_inherit(scope *s, G *g);
+/* The same for a task of the scope's own: g, not queued yet, becomes a member; false when it is closed. */
 bool scope_adopt(scope *s, G *g);
+/* --- bubbles: scope_bubble.c ------------------------------------------------------------------------- */
+/* The scope of a bubble, and the bubble: the Python object _core.bubble. */
+typedef struct bubble {
+    scope scope;                 /* first */
+    uint32_t id;
+    _Atomic(int) busy;           /* goroutines of it that are not durably blocked */
+    _Atomic(int) members;
+    word_t advancing;            /* somebody moves the clock, or wakes who waits for the others */
+    timers *clock;
+    G *root;                     /* who entered it, and has not left */
+    lock_t lock;                 /* guards root, panic and the queues */
+    waitq waiters;               /* bubble_wait: for the others to block */
+    waitq joiner;                /* bubble_join: for the others to end */
+    PyObject *panic;             /* called in place of a panic of its goroutines, or NULL */
+    _Atomic(bool) ending;        /* the root waits for the others to end */
+} bubble;
+
+/* 0, or -1 with an exception: RuntimeError inside another one. */
+int bubble_enter(bubble *b, PyObject *panic_hook);
+/* What is to be called for a panic in it; NULL when it is over. */
+PyObject *bubble_panic_hook(bubble *b);
+/* Waits until the other goroutines have ended; 0, or -1 with an exception. */
+int bubble_join(bubble *b);
+/* After that; as scope_leave. */
+int bubble_leave(bubble *b, PyObject *error);
+/* Its root is in it no more. */
+void bubble_abandon(bubble *b, G *g);
+/* In the child of a fork, for each of its goroutines, the survivor first. */
+void bubble_after_fork(bubble *b, G *g, bool survives);
+/* Waits until the others are durably blocked; 0, or -1 with an exception. */
+int bubble_wait(bubble *b);
+void bubble_dealloc(bubble *b);
+/* A goroutine that has not started is in it; one that was, has ended. */
+void bubble_joined(bubble *b, G *g);
+void bubble_left(bubble *b, G *g);
+void bubble_init(void);
+
+/* --- groups ------------------------------------------------------------------------------------------ */
 /* Waits until all of its tasks have ended, and closes it; 0, or -1 with an exception. */
 int scope_wait(scope *s);
 

@@ -17,8 +17,16 @@
 
 /* --- semaphore ------------------------------------------------------------------------------------ */
 void sema_init(semaphore *s, Py_ssize_t n) {
+    s->bubble = g_bubble_here();
     s->size = s->free = n;
     waitq_init(&s->waiters);
+}
+
+Py_ssize_t sema_free(semaphore *s) {
+    lock_acquire(&s->lock);
+    Py_ssize_t n = s->free;
+    lock_release(&s->lock);
+    return n;
 }
 
 bool sema_try(semaphore *s, Py_ssize_t n) {
@@ -64,6 +72,7 @@ int sema_acquire(semaphore *s, Py_ssize_t n, PyObject *self) {
         g->w.n = n;
         waitq_push(&s->waiters, &g->w);
         lock_release(&s->lock);
+        g->durable = g_is_of(g, s->bubble);
         enum wake why = g_park(g, WHY_SEMAPHORE, self);
         if (LIKELY(why == W_READY)) { g_settle(g); return 0; }
         waitq woken;
@@ -95,7 +104,10 @@ bool sema_release(semaphore *s, Py_ssize_t n) {
 enum { MUTEX_LOCKED = 1, MUTEX_WAITERS = 2 };
 enum { STARVING_NS = 1000000 };
 
-void mutex_init(mutex *m) { waitq_init(&m->waiters); }
+void mutex_init(mutex *m) {
+    m->bubble = g_bubble_here();
+    waitq_init(&m->waiters);
+}
 bool mutex_locked(const mutex *m) { return relaxed_load(&((mutex *)m)->state) & MUTEX_LOCKED; }
 
 bool mutex_try_lock(mutex *m) {
@@ -128,7 +140,7 @@ static NOINLINE int mutex_lock_slow(mutex *m, G *g, PyObject *self) {
         if (g_wait_begin(g) < 0) break;
         lock_acquire(&m->lock);
         word_set_bits(&m->state, MUTEX_WAITERS);        /* from here on unlock takes the lock */
-        bool starved = since && clock_ns() - since > STARVING_NS;
+        bool starved = since && clock_ns() - since > STARVING_NS && !g->bubble;
         if ((!m->starving || woken) && !(relaxed_load(&m->state) & MUTEX_LOCKED)
                 && g_claim(g, W_NONE)) {
             word_set_bits(&m->state, MUTEX_LOCKED);
@@ -143,6 +155,7 @@ static NOINLINE int mutex_lock_slow(mutex *m, G *g, PyObject *self) {
         if (woken) waitq_push_front(&m->waiters, &g->w);
         else waitq_push(&m->waiters, &g->w);
         lock_release(&m->lock);
+        g->durable = g_is_of(g, m->bubble);
         enum wake why = g_park(g, WHY_MUTEX, self);
         if (why == W_READY) {
             handed = g->w.ok;
@@ -196,7 +209,10 @@ bool mutex_unlock(mutex *m) {
 }
 
 /* --- wait group ---------------------------------------------------------------------------------------------- */
-void waitgroup_init(waitgroup *g) { waitq_init(&g->waiters); }
+void waitgroup_init(waitgroup *g) {
+    g->bubble = g_bubble_here();
+    waitq_init(&g->waiters);
+}
 
 static NOINLINE void waitgroup_wake(waitgroup *wg) {
     waitq woken;
@@ -236,6 +252,7 @@ int waitgroup_wait(waitgroup *wg, PyObject *self) {
             return 0;
         }
         lock_release(&wg->lock);
+        g->durable = g_is_of(g, wg->bubble);
         enum wake why = g_park(g, WHY_WAITGROUP, self);
         if (LIKELY(why == W_READY)) { g_settle(g); return 0; }
         lock_acquire(&wg->lock);
@@ -263,6 +280,7 @@ int sema_join(G *target) {
             return 0;
         }
         waitq_push(&target->joiners, &g->w);
+        g->durable = g_is_of(g, target->bubble);         /* in the lock: it forgets that at its end */
         lock_release(&target->lock);
         enum wake why = g_park(g, WHY_JOIN, (PyObject *)target);
         if (LIKELY(why == W_READY)) { g_settle(g); return 0; }

@@ -7,11 +7,13 @@
 
 typedef struct semaphore {
     lock_t lock;
+    uint32_t bubble;             /* in which it was made; so of the others */
     Py_ssize_t size, free;
     waitq waiters;               /* waiter.n: how many it wants */
 } semaphore;
 
 void sema_init(semaphore *s, Py_ssize_t n);
+Py_ssize_t sema_free(semaphore *s);                             /* at this moment */
 bool sema_try(semaphore *s, Py_ssize_t n);
 int sema_acquire(semaphore *s, Py_ssize_t n, PyObject *self);   /* 0, or -1 with an exception */
 bool sema_release(semaphore *s, Py_ssize_t n);                  /* false: more than were taken */
@@ -19,6 +21,7 @@ bool sema_release(semaphore *s, Py_ssize_t n);                  /* false: more t
 typedef struct mutex {
     word_t state;                /* MUTEX_LOCKED | MUTEX_WAITERS */
     bool starving;
+    uint32_t bubble;
     lock_t lock;                 /* guards waiters, and state while there are any */
     waitq waiters;               /* waiter.n: since when (ns) */
 } mutex;
@@ -31,6 +34,7 @@ bool mutex_locked(const mutex *m);
 
 typedef struct waitgroup {
     _Atomic(int64_t) n;
+    uint32_t bubble;
     lock_t lock;                 /* guards waiters */
     waitq waiters;
 } waitgroup;

@@ -7,9 +7,11 @@
        one that an earlier switch_call handed to its fn, or one that switch_start made.  switch_call
        returns when somebody goes on from the sp it handed out.
 
-   switch_start(base, entry)
+   switch_start(base, entry, control)
        writes at the top of the stack that ends at `base` what switch_call expects to find, so that
        going on from the returned sp calls entry() with an aligned, fresh stack.  entry must not return.
+       `control` is what switch_control returned at a time when nobody had changed how this thread
+       rounds: whoever was left may have.
 
    A parked stack, low addresses on top:
 
@@ -42,16 +44,20 @@ static inline char *switch_sp(void) {
     return sp;
 }
 
-static inline char *switch_start(char *base, void (*entry)(void)) {
-    uintptr_t *p = (uintptr_t *)((uintptr_t)base & ~(uintptr_t)15);
+static inline uint64_t switch_control(void) {
     uint32_t mxcsr; uint16_t fpu;
     __asm__ volatile("stmxcsr %0\n\tfnstcw %1" : "=m"(mxcsr), "=m"(fpu));
+    return mxcsr | ((uint64_t)fpu << 32);
+}
+
+static inline char *switch_start(char *base, void (*entry)(void), uint64_t control) {
+    uintptr_t *p = (uintptr_t *)((uintptr_t)base & ~(uintptr_t)15);
     *--p = 0; *--p = 0;                  /* keeps the stack aligned; a zero return address ends unwinding */
     *--p = (uintptr_t)gofer_switch_enter;
     *--p = 0;                            /* rbp */
     *--p = (uintptr_t)entry;             /* rbx */
     for (int i = 0; i < 4; i++) *--p = 0;    /* r12 to r15 */
-    *--p = (uintptr_t)mxcsr | ((uintptr_t)fpu << 32);
+    *--p = control;
     return (char *)p;
 }
 
@@ -64,19 +70,53 @@ static inline char *switch_sp(void) {
     return sp;
 }
 
-static inline char *switch_start(char *base, void (*entry)(void)) {
-    uintptr_t *p = (uintptr_t *)((uintptr_t)base & ~(uintptr_t)15) - 22;
+static inline uint64_t switch_control(void) {
     uint64_t fpcr;
     __asm__ volatile("mrs %0, fpcr" : "=r"(fpcr));
+    return fpcr;
+}
+
+static inline char *switch_start(char *base, void (*entry)(void), uint64_t control) {
+    uintptr_t *p = (uintptr_t *)((uintptr_t)base & ~(uintptr_t)15) - 22;
     for (int i = 0; i < 22; i++) p[i] = 0;
     p[0] = (uintptr_t)entry;             /* x19 */
     p[11] = (uintptr_t)gofer_switch_enter;   /* x30, the link register */
-    p[20] = fpcr;
+    p[20] = control;
     return (char *)p;
 }
 
 #else
 #  error "gofer supports x86-64 and aarch64 only"
+#endif
+
+/* ThreadSanitizer notes every call and return of a thread on a stack of its own, which a switch would leave
+   out of step until it overflows.  So who leaves takes along how deep it was, and who goes on restores that;
+   a fresh stack begins at 0.  Reports are right but for one thing: of a goroutine that was parked, the frames
+   that it had then may bear the names of others. */
+#if defined(__SANITIZE_THREAD__)
+#  define SWITCH_TSAN 1
+#elif defined(__has_feature)
+#  if __has_feature(thread_sanitizer)
+#    define SWITCH_TSAN 1
+#  endif
+#endif
+
+#ifdef SWITCH_TSAN
+#  include <stddef.h>
+void __tsan_func_entry(void *pc);
+void __tsan_func_exit(void);
+size_t __tsan_testonly_shadow_stack_current_size(void);
+
+#  define INSIDE static inline __attribute__((always_inline))     /* a call would be noted itself */
+INSIDE size_t switch_depth(void) { return __tsan_testonly_shadow_stack_current_size(); }
+INSIDE void switch_restore_depth(size_t depth) {
+    size_t now = switch_depth();
+    for (; now > depth; now--) __tsan_func_exit();
+    for (; now < depth; now++) __tsan_func_entry(__builtin_return_address(0));
+}
+#else
+#  define switch_depth() 0
+#  define switch_restore_depth(depth) ((void)(depth))
 #endif
 
 #endif

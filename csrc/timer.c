@@ -72,18 +72,28 @@ static bool put_in(timers *h, timer *t) {
         h->room = room;
     }
     t->heap = h;
+    t->era = relaxed_load(&h->era) - 1;
     sift_up(h, h->n++, t->when, t);
     note_first(h);
     return true;
 }
 
-bool timer_start(timer *t, worker *w) {
-    timers *h = w->timers;
+timers *timers_of(G *g) {
+    return UNLIKELY(g->bubble) ? g_hooks.bubble_timers(g) : timers_outside(g);
+}
+
+timers *timers_outside(G *g) {
+    worker *w = g->worker ? g->worker : g_hooks.keeper();
+    return w ? w->timers : NULL;
+}
+
+bool timer_start(timer *t, timers *h) {
+    worker *w = h->owner;
     lock_acquire(&h->lock);
     bool done = put_in(h, t), earliest = done && t->slot == 1;
     lock_release(&h->lock);
     if (!done) return false;
-    if (earliest) g_hooks.armed(w, t->when);
+    if (earliest && w) g_hooks.armed(w, t->when);
     return true;
 }
 
@@ -93,6 +103,15 @@ bool timer_stop(timer *t) {
     lock_acquire(&h->lock);
     bool armed = t->slot != 0;
     if (armed) take_out(h, t);
+    lock_release(&h->lock);
+    return armed;
+}
+
+bool timer_armed(timer *t) {
+    timers *h = t->heap;
+    if (!h) return false;
+    lock_acquire(&h->lock);
+    bool armed = t->slot != 0;
     lock_release(&h->lock);
     return armed;
 }
@@ -112,7 +131,7 @@ void timers_move(timers *from, timers *to) {
 
 /* The keeper may have fired earlier ones: what it woke is to run before what we wake now.  Under the lock. */
 static bool line_up(worker *w) {
-    if (w != g_worker || !relaxed_load(&w->inbox)) return false;
+    if (!w || w != g_worker || !relaxed_load(&w->inbox)) return false;
     g_drain(w);
     if (w->next) return false;
     w->next = w->cur;                    /* so that nobody is put there */
@@ -126,6 +145,7 @@ int timers_run(timers *h, int64_t now) {
     bool lined_up = line_up(h->owner);
     while (h->n && h->heap[0].when <= now) {
         timer *t = h->heap[0].t;
+        t->era = relaxed_load(&h->era);
         if (t->period > 0) {             /* as Go: the next tick that lies ahead, on the same grid */
             t->when += t->period * (1 + (now - t->when) / t->period);
             sift_down(h, 0, t->when, t);
@@ -137,6 +157,17 @@ int timers_run(timers *h, int64_t now) {
     if (lined_up) h->owner->next = NULL;
     lock_release(&h->lock);
     return fired;
+}
+
+void timers_drop(timers *h) {
+    for (;;) {
+        lock_acquire(&h->lock);
+        timer *t = h->n ? h->heap[0].t : NULL;
+        if (t) take_out(h, t);
+        lock_release(&h->lock);
+        if (!t) return;
+        t->fire(t, DROPPED);
+    }
 }
 
 /* --- durations -------------------------------------------------------------------------------------------- */
@@ -179,16 +210,17 @@ static void sleep_over(timer *t, int64_t now) {
 }
 
 int timer_sleep(G *g, int64_t ns) {
-    int64_t until = clock_ns() + ns;
-    worker *w = g->worker ? g->worker : g_hooks.keeper();
-    if (!w) return -1;
+    timers *h = timers_of(g);
+    if (!h) return -1;
+    int64_t until = timers_clock(h) + ns;
     sleeper *s = mem_alloc(sizeof *s);   /* not on the stack: that will be elsewhere when it fires */
     if (!s) { PyErr_NoMemory(); return -1; }
     *s = (sleeper){ { .when = until, .fire = sleep_over }, g };
     int result = -1;
     for (;;) {
         if (g_wait_begin(g) < 0) break;
-        if (!timer_start(&s->t, w)) { g_wait_cancel(g); PyErr_NoMemory(); break; }
+        if (!timer_start(&s->t, h)) { g_wait_cancel(g); PyErr_NoMemory(); break; }
+        g->durable = true;
         enum wake why = g_park(g, WHY_SLEEP, NULL);
         if (why == W_READY) { g_settle(g); result = 0; break; }
         timer_stop(&s->t);

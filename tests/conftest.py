@@ -10,6 +10,7 @@ that programs and tests may take, for builds that are slow.
 """
 
 import faulthandler
+import gc
 import os
 import random
 import signal
@@ -22,7 +23,7 @@ from typing import NamedTuple
 
 import pytest
 
-from gofer import current, gosched, runtime
+from gofer import current, gosched, runtime, sleep
 
 SLOWER = float(os.environ.get("GOFER_TEST_SLOWER", "1"))
 PROGRAM_SECONDS = 100
@@ -30,6 +31,7 @@ PROGRAM_SECONDS = 100
 # --- overruns and panics ------------------------------------------------------------------------
 
 _stderr = None  # the real one, while pytest captures
+_failures = []  # what pytest would tell at the end
 
 
 def pytest_configure(config):
@@ -40,13 +42,22 @@ def pytest_configure(config):
     runtime.on_panic(report_panic)
 
 
+def pytest_collection_finish():
+    """What pytest has made so far is no garbage: the many collections of the tests pass over it.
+
+    It also makes some collectors skip a pass that would hide what they were not told of.
+    """
+    gc.collect()
+    gc.freeze()
+
+
 def report_panic(goroutine, exception):
     print(f"\npanic in {os.environ.get('PYTEST_CURRENT_TEST')}, {goroutine}", file=_stderr)
     traceback.print_exception(exception, file=_stderr)
 
 
 def overrun(name):
-    print(f"\noverrun: {name}\n", file=_stderr)
+    print(*_failures, f"\noverrun: {name}\n", sep="\n", file=_stderr)
     runtime.dump(_stderr)
     faulthandler.dump_traceback(_stderr)
     os._exit(1)
@@ -55,6 +66,8 @@ def overrun(name):
 @pytest.hookimpl(optionalhook=True, tryfirst=True)
 def pytest_timeout_set_timer(item, settings):
     """In place of the thread of pytest-timeout, which is no daemon."""
+    if item.config.option.usepdb:
+        return True
     seconds = settings.timeout * SLOWER
     timer = threading.Timer(seconds, overrun, [item.nodeid])
     timer.daemon = True
@@ -66,8 +79,26 @@ def pytest_timeout_set_timer(item, settings):
         timer.cancel()
         timer.join()
 
-    item.cancel_timeout = cancel
+    item.stop_timer = cancel
     return True
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item):
+    """pytest-timeout would stop it when a test fails; what that left may hang a fixture."""
+    try:
+        return (yield)
+    finally:
+        getattr(item, "stop_timer", lambda: None)()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item):
+    report = yield
+    item.has_failed = getattr(item, "has_failed", False) or report.failed
+    if report.failed:
+        _failures.append(f"{item.nodeid}\n{report.longreprtext}\n{report.capstdout}")
+    return report
 
 
 # --- waiting for a state ------------------------------------------------------------------------
@@ -107,12 +138,13 @@ def one_worker():
 
 
 @pytest.fixture
-def nothing_left():
+def nothing_left(request):
     """The test must have ended every goroutine that it started; one may be about to end."""
     current()  # the first use makes goroutine 1
     before = runtime.num_goroutine()
     yield
-    wait_until(lambda: runtime.num_goroutine() <= before)
+    if not request.node.has_failed:
+        wait_until(lambda: runtime.num_goroutine() <= before)
 
 
 @pytest.fixture
@@ -121,6 +153,21 @@ def rng():
     seed = int(os.environ.get("GOFER_SEED") or random.randrange(2**32))
     print(f"GOFER_SEED={seed}")
     return random.Random(seed)
+
+
+@pytest.fixture
+def not_cancelled():
+    """Whatever a group did to the goroutine of its body, it must have taken back."""
+    yield
+    sleep(0)
+
+
+@pytest.fixture
+def unraisable(monkeypatch):
+    """The exceptions that reached sys.unraisablehook."""
+    seen = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda args: seen.append(args.exc_value))
+    return seen
 
 
 # --- programs -----------------------------------------------------------------------------------

@@ -34,6 +34,7 @@ C_ROOMS = {
     "chan": {"base", "g"},
     "select": {"base", "g", "chan"},
     "scope": {"base", "g", "timer", "sema"},
+    "explore": {"base", "g", "scope"},
     "netpoll": {"base", "g", "timer"},
     "sched": {"base", "g", "timer", "netpoll"},
     "module": ALL,
@@ -45,7 +46,7 @@ def c_room(file):
     stem = file.stem
     if stem.startswith("py_") or stem == "module":
         return "module"
-    for room in ("netpoll", "sched"):
+    for room in ("netpoll", "sched", "scope"):
         if stem.startswith(f"{room}_"):
             return room
     return stem
@@ -104,14 +105,20 @@ PYTHON_ROOMS = {
     "_platform": set(),
     "errors": set(),
     "_core": set(),
+    "_check": set(),
     "_guard": {"_core", "errors"},
     "_report": {"_core", "errors"},
+    "_cancel": {"_core", "errors"},
     "chan": {"_core", "errors"},
     "time": {"_core", "errors", "_guard"},
     "sync": {"_core", "errors", "_guard"},
     "scope": {"_core", "errors"},
-    "goroutine": {"_core", "errors", "_report", "scope"},
+    "context": {"_core", "errors", "_cancel", "_check", "scope", "time"},
+    "blocking": {"_core", "_check", "_guard"},
+    "goroutine": {"_core", "errors", "_check", "_report", "scope"},
+    "combine": {"_core", "errors", "_check", "goroutine"},
     "runtime": {"_core", "errors", "_report", "scope", "goroutine", "chan", "time", "sync"},
+    "testing": {"_core", "errors", "scope", "goroutine", "runtime"},
     "__init__": ALL,
     "cli": ALL,
     "__main__": {"cli"},

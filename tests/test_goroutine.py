@@ -2,203 +2,17 @@
 
 import contextlib
 import contextvars
-import functools
 import gc
-import sys
 import threading
 import weakref
 
 import pytest
 
-from gofer import (
-    Cancelled,
-    Chan,
-    Goroutine,
-    Group,
-    Task,
-    WaitGroup,
-    current,
-    fork,
-    go,
-    goexit,
-    gosched,
-    run,
-    sleep,
-)
-from gofer.errors import Canceled
-from gofer.runtime import num_goroutine
+from gofer import Chan, Goroutine, Group, Task, current, fork, go, goexit, gosched
+
+from shared import Token, in_thread
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
-
-
-class Token:
-    """Something that can be referred to weakly."""
-
-
-def unraisable_ones(monkeypatch):
-    """The exceptions that reach sys.unraisablehook from now on."""
-    seen = []
-    monkeypatch.setattr(sys, "unraisablehook", lambda args: seen.append(args.exc_value))
-    return seen
-
-
-def in_thread(fn, *args):
-    """What fn(*args) returns or raises, called in a thread that is no worker."""
-    outcome = []
-
-    def body():
-        try:
-            outcome.append((fn(*args), None))
-        except BaseException as error:
-            outcome.append((None, error))
-
-    thread = threading.Thread(target=body)
-    thread.start()
-    while thread.is_alive():
-        gosched()
-    value, error = outcome[0]
-    if error is not None:
-        raise error
-    return value
-
-
-# --- what can be started ------------------------------------------------------------------------
-
-
-class Thing:
-    def __init__(self, /, *args, **kwargs):
-        self.got = (args, kwargs)
-
-    def __call__(self, /, *args, **kwargs):
-        return args, kwargs
-
-    def method(self, /, *args, **kwargs):
-        return args, kwargs
-
-    @classmethod
-    def of_class(cls, /, *args, **kwargs):
-        return args, kwargs
-
-    @staticmethod
-    def static(*args, **kwargs):
-        return args, kwargs
-
-
-def function(*args, **kwargs):
-    return args, kwargs
-
-
-CALLABLES = {
-    "function": function,
-    "lambda": lambda *args, **kwargs: (args, kwargs),
-    "method": Thing().method,
-    "classmethod": Thing.of_class,
-    "staticmethod": Thing.static,
-    "staticmethod object": Thing.__dict__["static"],
-    "instance": Thing(),
-    "partial": functools.partial(function),
-    "partial method": functools.partialmethod(Thing.method).__get__(Thing()),
-    "wrapped": functools.wraps(function)(lambda *args, **kwargs: function(*args, **kwargs)),
-    "cached": functools.lru_cache(function),
-    "dispatching": functools.singledispatch(function),
-    "bound to a context": functools.partial(contextvars.copy_context().run, function),
-}
-CALLS = [
-    ((1,), {}),
-    ((1, 2, 3), {}),
-    ((1, 2, 3, 4), {}),
-    (tuple(range(40)), {}),
-    ((1,), {"fn": 2, "args": 3, "self": 4}),
-    ((1, 2), {"a": 3}),
-    ((1, 2, 3), {f"k{n}": n for n in range(40)}),
-]
-
-
-@pytest.mark.parametrize("name", CALLABLES)
-@pytest.mark.parametrize("call", CALLS, ids=range(len(CALLS)))
-def test_any_callable_gets_its_arguments(name, call):
-    args, kwargs = call
-    assert fork(CALLABLES[name], *args, **kwargs).join() == (args, kwargs)
-
-
-def test_builtins_and_classes_are_callables():
-    items = []
-    go(items.append, 1).join()
-    assert items == [1]
-    assert fork(len, [1, 2]).join() == 2
-    assert fork(int, "ff", base=16).join() == 255
-    assert fork(dict, a=1).join() == {"a": 1}
-    assert fork(Thing, 1, b=2).join().got == ((1,), {"b": 2})
-    assert fork(str.upper, "a").join() == "A"
-    assert list(fork("a b".split).join()) == ["a", "b"]
-
-
-def test_a_generator_function_makes_its_generator():
-    def count():
-        yield from range(3)
-
-    assert list(fork(count).join()) == [0, 1, 2]
-
-
-async def coroutine_function():
-    pass
-
-
-class WithCoroutineMethod:
-    async def method(self):
-        pass
-
-
-COROUTINE_FUNCTIONS = {
-    "function": coroutine_function,
-    "method": WithCoroutineMethod().method,
-    "partial": functools.partial(coroutine_function),
-    "partial of partial of method": functools.partial(
-        functools.partial(WithCoroutineMethod().method)
-    ),
-}
-STARTERS = {"go": go, "fork": fork, "WaitGroup.go": WaitGroup().go, "run": run}
-
-
-@pytest.mark.parametrize("how", STARTERS)
-@pytest.mark.parametrize("what", COROUTINE_FUNCTIONS)
-def test_a_coroutine_function_is_refused(how, what):
-    before = num_goroutine()
-    with pytest.raises(TypeError, match=r"gofer\.aio"):
-        STARTERS[how](COROUTINE_FUNCTIONS[what])
-    assert num_goroutine() == before
-
-
-@pytest.mark.parametrize("how", STARTERS)
-@pytest.mark.parametrize("thing", [None, 3, "function", [function], object()])
-def test_what_can_not_be_called_is_refused(how, thing):
-    before = num_goroutine()
-    with pytest.raises(TypeError):
-        STARTERS[how](thing)
-    assert num_goroutine() == before
-
-
-@pytest.mark.parametrize("how", STARTERS)
-def test_a_function_must_be_given(how):
-    with pytest.raises(TypeError):
-        STARTERS[how]()
-    with pytest.raises(TypeError):
-        STARTERS[how](fn=function)
-
-
-def test_arguments_that_do_not_fit_fail_in_the_goroutine():
-    task = fork(lambda: None, 1, 2)
-    with pytest.raises(TypeError):
-        task.join()
-
-
-def test_a_refused_call_gives_up_its_arguments():
-    token = Token()
-    with pytest.raises(TypeError):
-        fork(coroutine_function, token)
-    alive = weakref.ref(token)
-    del token
-    assert alive() is None
 
 
 # --- what they return ---------------------------------------------------------------------------
@@ -299,6 +113,17 @@ def test_name_can_be_set():
     task = fork(rename)
     assert task.join() == "inside"
     assert task.name == "inside"
+
+
+@pytest.mark.parametrize("look", [repr, lambda g: g.name])
+def test_name_can_be_asked_for_while_it_ends(look):
+    """Nothing but the goroutine holds its function: no name may be read from one that is gone."""
+    for task in [fork(lambda n: n, n) for n in range(300)]:
+        while not task.done:
+            for _ in range(20):
+                assert "<lambda>" in look(task)
+            gosched()
+        assert "<lambda>" in look(task)
 
 
 @pytest.mark.parametrize("value", [None, 3, b"bytes"])
@@ -455,8 +280,7 @@ def test_exception_waits_too(parked):
     assert waiter.join() is None
 
 
-def test_a_failure_that_nobody_saw_is_reported(monkeypatch, until):
-    seen = unraisable_ones(monkeypatch)
+def test_a_failure_that_nobody_saw_is_reported(unraisable, until):
     error = ValueError("nobody looked")
 
     def fail():
@@ -465,32 +289,30 @@ def test_a_failure_that_nobody_saw_is_reported(monkeypatch, until):
     task = fork(fail)
     Goroutine.join(task)
     assert task.done
-    assert seen == []
+    assert unraisable == []
     del task
-    until(lambda: seen)
-    assert seen == [error]
+    until(lambda: unraisable)
+    assert unraisable == [error]
 
 
 @pytest.mark.parametrize("look", [lambda task: task.exception(), lambda task: task.join()])
-def test_a_failure_that_was_seen_is_not_reported(monkeypatch, look):
-    seen = unraisable_ones(monkeypatch)
+def test_a_failure_that_was_seen_is_not_reported(unraisable, look):
     task = fork(lambda: 1 / 0)
     with contextlib.suppress(ZeroDivisionError):
         look(task)
     del task
     gc.collect()
-    assert seen == []
+    assert unraisable == []
 
 
-def test_a_cancelled_task_is_not_reported(monkeypatch, parked):
-    seen = unraisable_ones(monkeypatch)
+def test_a_cancelled_task_is_not_reported(unraisable, parked):
     task = fork(Chan().recv)
     parked(task)
     task.cancel()
     Goroutine.join(task)
     del task
     gc.collect()
-    assert seen == []
+    assert unraisable == []
 
 
 # --- what is given up, and when -----------------------------------------------------------------
@@ -542,189 +364,6 @@ def test_a_failed_task_in_a_circle_is_collected(until):
     alive = weakref.ref(error)
     del error, task
     until(lambda: gc.collect() >= 0 and alive() is None)
-
-
-# --- cancelling a task --------------------------------------------------------------------------
-
-
-def test_cancel_ends_a_task_that_waits(parked):
-    log = []
-
-    def wait():
-        try:
-            Chan().recv()
-        except Cancelled:
-            log.append("cancelled")
-            raise
-        finally:
-            log.append("finally")
-
-    task = fork(wait)
-    parked(task)
-    task.cancel()
-    Goroutine.join(task)
-    assert log == ["cancelled", "finally"]
-    with pytest.raises(Canceled):
-        task.join()
-    assert isinstance(task.exception(), Canceled)
-
-
-WAITS = {
-    "recv": lambda other: Chan().recv(),
-    "recv_ok": lambda other: Chan().recv_ok(),
-    "send": lambda other: Chan().send(1),
-    "full": lambda other: [full.send(n) for full in [Chan(2)] for n in range(3)],
-    "iteration": lambda other: list(Chan()),
-    "sleep": lambda other: sleep(1000),
-    "sleep(0)": lambda other: sleep(0),
-    "gosched": lambda other: gosched(),
-    "join": lambda other: other.join(),
-    "exception": lambda other: other.exception(),
-}
-
-
-@pytest.mark.parametrize("before", [True, False], ids=["before it waits", "while it waits"])
-@pytest.mark.parametrize("how", WAITS)
-def test_cancel_reaches_every_way_to_wait(how, before, parked):
-    log = []
-
-    def body():
-        if before:
-            current().cancel()
-        try:
-            while True:
-                WAITS[how](other)
-        except Cancelled:
-            log.append("cancelled")
-            raise
-
-    other = fork(Chan().recv)
-    task = fork(body)
-    if not before:
-        if how not in ("sleep(0)", "gosched"):
-            parked(other, task)
-        task.cancel()
-    Goroutine.join(task)
-    assert log == ["cancelled"]
-    other.cancel()
-    Goroutine.join(other)
-
-
-def test_cancelled_what_can_be_done_at_once_is_done():
-    ready, room, result = Chan(1), Chan(1), []
-    ready.send("value")
-
-    def body():
-        result.append(ready.recv())
-        room.send(1)
-        result.append(room.recv_ok())
-        try:
-            room.recv()
-        except Cancelled:
-            result.append("cancelled")
-        try:
-            room.recv()
-        except Cancelled:
-            result.append("again")
-        raise Cancelled
-
-    task = fork(body)
-    task.cancel()
-    Goroutine.join(task)
-    assert result == ["value", (1, True), "cancelled", "again"]
-
-
-def test_cancel_of_a_task_that_never_waits():
-    task = fork(sum, range(10))
-    task.cancel()
-    assert task.join() == 45
-
-
-def test_cancel_of_a_finished_task_changes_nothing():
-    task = fork(int)
-    assert task.join() == 0
-    task.cancel()
-    assert task.join() == 0
-
-
-def test_a_task_can_cancel_itself():
-    def body():
-        current().cancel()
-        Chan().recv()
-
-    task = fork(body)
-    Goroutine.join(task)
-    assert task.exception() is not None
-
-
-def test_cancelling_does_not_spread_to_the_joiner(parked):
-    inner = fork(Chan().recv)
-    outer = fork(Goroutine.join, inner)
-    parked(inner, outer)
-    inner.cancel()
-    assert outer.join() is None
-
-
-def test_a_lost_race_loses_no_value(rng):
-    """A send meets a receiver that is being cancelled: the value is received or still there."""
-    for _ in range(200):
-        ch, got = Chan(), []
-
-        def receive(ch=ch, got=got):
-            got.append(ch.recv())
-
-        task = fork(receive)
-        for _ in range(rng.randrange(3)):
-            gosched()
-        sender = fork(ch.send, "value")
-        for _ in range(rng.randrange(3)):
-            gosched()
-        task.cancel()
-        Goroutine.join(task)
-        if not got:
-            assert ch.recv() == "value"
-        sender.join()
-
-
-# --- endings that are no failure ----------------------------------------------------------------
-
-
-@pytest.mark.parametrize("start", [go, fork])
-def test_goexit_runs_finally_blocks(start):
-    log = []
-
-    class Context:
-        def __enter__(self):
-            log.append("enter")
-
-        def __exit__(self, kind, error, trace):
-            log.append(kind.__name__)
-
-    def leave():
-        try:
-            with Context():
-                deeper()
-        finally:
-            log.append("finally")
-
-    def deeper():
-        goexit()
-
-    g = start(leave)
-    Goroutine.join(g)
-    assert log == ["enter", "GoroutineExit", "finally"]
-
-
-@pytest.mark.parametrize("ending", [Cancelled, goexit])
-def test_it_is_no_panic_to_end_by(ending):
-    def body():
-        if ending is goexit:
-            goexit()
-        raise ending
-
-    g = go(body)
-    g.join()
-    assert g.done
 
 
 # --- many, and from threads ---------------------------------------------------------------------
@@ -820,6 +459,7 @@ def test_two_that_wake_each_other_starve_nobody(until):
 
 
 # --- the context --------------------------------------------------------------------------------
+
 
 LEVEL = contextvars.ContextVar("LEVEL", default=0)
 

@@ -16,11 +16,9 @@ import pytest
 from gofer import Chan, Closed, Mutex, after, current, fork, go, select
 from gofer.errors import Canceled
 
+from shared import Token
+
 pytestmark = pytest.mark.usefixtures("nothing_left")
-
-
-class Token:
-    """Something that can be referred to weakly."""
 
 
 def full(*values):

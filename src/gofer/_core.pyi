@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from types import CodeType, GenericAlias, TracebackType
-from typing import Any, Generic, Literal, NoReturn, ParamSpec, TypeAlias, TypeVar, final
+from typing import Any, Final, Generic, Literal, NoReturn, ParamSpec, TypeAlias, TypeVar, final
 
 _T = TypeVar("_T")
 _T_co = TypeVar("_T_co", covariant=True)
@@ -91,11 +91,21 @@ class RecvChan(Generic[_T_co]):
 
 _Case: TypeAlias = Callable[[], Any] | tuple[Callable[[Any], None], Any] | None
 
+def here() -> int:
+    """The number of the bubble that the caller is in; 0 for none."""
+
+def chan_in(bubble: int, cap: int, /) -> Chan[Any]:
+    """A channel as if it had been made in that bubble."""
+
+def never() -> RecvChan[Any]:
+    """On which nothing ever arrives, inside a bubble as outside."""
+
 def select(*cases: _Case, default: bool = False) -> tuple[int, Any]: ...
 
 # --- time -----------------------------------------------------------------------------------
 
 def sleep(d: Duration, /) -> None: ...
+def now() -> float: ...
 def after(d: Duration, /) -> RecvChan[float]: ...
 def after_func(d: Duration, fn: Callable[..., object], /, *args: Any) -> Timer: ...
 
@@ -179,6 +189,38 @@ class Semaphore:
     def __enter__(self) -> None: ...
     def __exit__(self, *exc: object) -> None: ...
 
+# --- descriptors ----------------------------------------------------------------------------
+
+FD_READ: Final = 1
+FD_WRITE: Final = 2
+FD_URGENT: Final = 4
+FD_BROKEN: Final = 8
+FD_CLOSED: Final = 16
+
+def wait_fd(fd: Any, events: int, timeout: Duration | None, /) -> int:
+    """What it is ready for; 0 when the time was over. FD_CLOSED when it is not open any more."""
+
+def wait_fds(fds: list[tuple[int, int]], timeout: Duration | None, /) -> list[int]: ...
+def fd_closing(fd: int, /) -> None:
+    """It is about to be closed: whoever waits for it gets FD_CLOSED."""
+
+def fd_closed(fd: int, /) -> None:
+    """It has been closed: so does who has begun to wait since `fd_closing`."""
+
+# --- threads that make blocking calls -------------------------------------------------------
+
+def on_worker() -> bool:
+    """Whether the caller is a goroutine, and no plain thread."""
+
+def thread_rests(rests: bool, /) -> None:
+    """The calling thread will do nothing until it is given something, or is at work again."""
+
+def wait_for_call(ch: Chan[_T], /) -> _T:
+    """ch.recv(), where a thread is going to send: that is no deadlock."""
+
+def outside_chan(cap: int, /) -> Chan[Any]:
+    """A channel that is used from outside of the bubble, if the caller is in one."""
+
 # --- runtime --------------------------------------------------------------------------------
 
 def gomaxprocs(n: int | None = None, /) -> int: ...
@@ -213,6 +255,34 @@ def origin(goroutine: Goroutine, /) -> tuple[CodeType, int, int] | None:
 
 def is_cancellation(error: BaseException, exit: bool, /) -> bool:
     """Whether it is Cancelled (or, with `exit`, GoroutineExit), or a group of nothing else."""
+
+@final
+class bubble:
+    """The scope of a bubble; `panic` is called in place of a panic inside."""
+
+    def enter(self, panic: Callable[[Goroutine, BaseException], None], /) -> None: ...
+    def leave(self, error: BaseException | None, /) -> bool: ...
+    def cancel(self) -> None: ...
+    def join(self) -> None: ...
+
+def bubble_wait() -> None: ...
+def explore_begin(
+    *,
+    mode: int,
+    seed: int,
+    depth: int,
+    length: int,
+    bound: int,
+    max_choices: int,
+    prefix: list[int],
+) -> None: ...
+def explore_end() -> tuple[list[tuple[int, int]], bool]: ...
+def explore_trace(
+    known: dict[str, bool],
+    ask: Callable[[str], bool],
+    lines: list[tuple[int, str, CodeType, int]] | None,
+    /,
+) -> None: ...
 
 @final
 class group_scope:

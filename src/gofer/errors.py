@@ -3,12 +3,13 @@
 What must stay true: this module imports nothing of gofer. The C core imports it for its classes, so
 it is complete before anything else of the package exists.
 
-`Closed` and `Deadlock` are errors of the program and derive from `Exception`. `Cancelled` and
-`GoroutineExit` are how the runtime ends something from outside: they derive from `BaseException`,
-so that `except Exception` lets them pass.
+`Closed` and `Deadlock` are errors of the program and derive from `Exception`, as do `Canceled` and
+`DeadlineExceeded`, which tell why something else is over. `Cancelled` and `GoroutineExit` are how
+the runtime ends something from outside: they derive from `BaseException`, so that
+`except Exception` lets them pass.
 """
 
-__all__ = ["Canceled", "Cancelled", "Closed", "Deadlock", "GoroutineExit"]
+__all__ = ["Canceled", "Cancelled", "Closed", "Deadlock", "DeadlineExceeded", "GoroutineExit"]
 
 
 class Closed(Exception):
@@ -40,8 +41,13 @@ class Canceled(Exception):
     """What was waited for has been cancelled, as Go's `context.Canceled`.
 
     Raised by `join` of a task that ended because it was cancelled. Who joins it has not been
-    cancelled: that would be `Cancelled`.
+    cancelled: that would be `Cancelled`. What `err()` of a context says when its cancel function,
+    or that of a parent, was called.
     """
+
+
+class DeadlineExceeded(TimeoutError):
+    """What `err()` of a context says when its deadline has passed, as in Go."""
 
 
 class Cancelled(BaseException):

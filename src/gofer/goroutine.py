@@ -18,11 +18,11 @@ What must stay true of a `Group`:
 
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
-from types import CodeType, TracebackType
-from typing import Any, Final, NoReturn, ParamSpec, TypeVar
+from types import TracebackType
+from typing import Any, NoReturn, ParamSpec, TypeVar
 
 from gofer import _core, _report
+from gofer._check import refuse_coroutine_function
 from gofer._core import Goroutine, Semaphore, Task, current, fork, go, gosched
 from gofer.errors import Cancelled, Deadlock, GoroutineExit
 from gofer.scope import shield
@@ -61,7 +61,7 @@ def run(main: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
     `RuntimeError` if the caller is a goroutine other than 1, or a thread other than the main one;
     `TypeError` if `main` is a coroutine function.
     """
-    _refuse_coroutine_function("run", main)
+    refuse_coroutine_function("run", main)
     outer = _core.begin_run()
     try:
         try:
@@ -81,21 +81,6 @@ def goexit() -> NoReturn:
     Go.
     """
     raise GoroutineExit
-
-
-_CO_COROUTINE: Final = 0x80  # inspect.CO_COROUTINE, without importing inspect
-
-
-def _refuse_coroutine_function(what: str, fn: Callable[..., object]) -> None:
-    inner: Any = fn
-    while isinstance(inner, partial):
-        inner = inner.func
-    code = getattr(inner, "__code__", None)
-    if isinstance(code, CodeType) and code.co_flags & _CO_COROUTINE:
-        raise TypeError(
-            f"{what}() of the coroutine function {code.co_qualname}: calling it would not run it; "
-            f"use gofer.aio (aio.await_({code.co_qualname}(...)) in a plain function)"
-        )
 
 
 # --- groups -------------------------------------------------------------------------------------
@@ -161,7 +146,7 @@ class Group:
         """
         if not callable(fn):
             raise TypeError(f"Group.go() of {fn!r}: it can not be called; pass a function")
-        _refuse_coroutine_function("Group.go", fn)
+        refuse_coroutine_function("Group.go", fn)
         if self._state is not _OPEN:
             raise self._not_open("go")
         if self._slots is None:
@@ -194,27 +179,27 @@ class Group:
         passes: BaseException | None = None  # raised as it is, whatever else happened
         interrupt: BaseException | None = None
         cancelled: BaseException | None = None
-        stray = False  # a Cancelled, and nobody has cancelled this scope
-        place = -1  # of the body's failure among the members'
-        if error is not None and _core.is_cancellation(error, False):
-            cancelled = error
-            stray = not self._scope.cancelled
-        elif isinstance(error, Exception) and not isinstance(error, Deadlock):
-            place = len(self._failures)
-        else:
-            passes = error
+        stray = not self._scope.cancelled  # a Cancelled of the body, and nobody has cancelled it
         failures, failed = self._failures, self._failed
+        place = len(failures)  # of the body's failure among the members'
         try:
             try:
+                # First of all: whatever may fail is only done when all have ended.
                 interrupt, arrived = self._wait_for_members(cancel=error is not None)
-                cancelled = cancelled or arrived
+                if error is not None and _core.is_cancellation(error, False):
+                    cancelled = error
+                else:
+                    stray = False
+                    cancelled = arrived
+                    if not isinstance(error, Exception) or isinstance(error, Deadlock):
+                        passes = error
                 del arrived
             finally:
                 self._state = _CLOSED
-                self._failures, self._failed = [], []
                 ours = self._scope.leave(cancelled)
+                self._failures, self._failed = [], []
             passes = passes or interrupt
-            if place >= 0 and error is not None:
+            if isinstance(error, Exception) and cancelled is not error and passes is not error:
                 failures.insert(place, error)
             if passes is None and failures:
                 for task in failed:
@@ -272,16 +257,16 @@ class Group:
             except BaseException as arrived:
                 interrupt = arrived
             self._scope.cancel()
-            with shield():
-                while True:
-                    try:
+            while True:
+                try:
+                    with shield():
                         self._scope.wait()
-                        return interrupt, cancelled
-                    except BaseException as arrived:
-                        if interrupt is None:
-                            interrupt = arrived
-                        elif isinstance(arrived, (GoroutineExit, Deadlock)):
-                            raise
+                    return interrupt, cancelled
+                except BaseException as arrived:  # of shield() too, without memory
+                    if interrupt is None:
+                        interrupt = arrived
+                    elif isinstance(arrived, (GoroutineExit, Deadlock)):
+                        raise
         finally:
             del interrupt, cancelled  # they hold this frame
 

@@ -8,6 +8,7 @@ Durations are seconds as `float` or `datetime.timedelta`.
     Timer(d)                   `.c` delivers the time once; `.stop()` and `.reset(d)` return
                                whether it was still running
     Ticker(d)                  `.c` delivers the time every `d` seconds
+    now()                      `time.monotonic()`, or the clock of the bubble (`gofer.testing`)
 
 `sleep` raises `Cancelled` in a cancelled scope; the rest does not wait. The times delivered are
 those of `time.monotonic()`. As in Go 1.23: a stopped or reset timer never delivers a stale value,
@@ -21,10 +22,10 @@ from collections.abc import Iterator
 from datetime import timedelta
 from typing import TypeAlias
 
-from gofer._core import Chan, RecvChan, Timer, after, after_func, select, sleep, ticker
+from gofer._core import Chan, RecvChan, Timer, after, after_func, now, select, sleep, ticker
 from gofer._guard import Guard
 
-__all__ = ["Duration", "Ticker", "Timer", "after", "after_func", "sleep"]
+__all__ = ["Duration", "Ticker", "Timer", "after", "after_func", "now", "sleep"]
 
 Duration: TypeAlias = float | timedelta
 

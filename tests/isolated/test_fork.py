@@ -235,8 +235,8 @@ def test_ctrl_c_in_the_child(program):
         import signal
         gate, gs = parked(3)
         def use():
-            go(lambda: os.kill(os.getpid(), signal.SIGINT))
             try:
+                go(lambda: os.kill(os.getpid(), signal.SIGINT))
                 Chan().recv()
             except KeyboardInterrupt:
                 print("interrupted")

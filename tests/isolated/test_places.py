@@ -14,7 +14,7 @@ WAITS = {
     "sleep": "sleep(0.001)",
     "sleep(0)": "sleep(0)",
     "gosched": "gosched()",
-    "join": "go(Chan().recv).join()",
+    "join": "fork(Chan().recv).join()",
     "mutex": "m = Mutex(); m.lock(); m.lock()",
     "semaphore": "s = Semaphore(1); s.acquire(2 - 1); s.acquire()",
     "wait group": "w = WaitGroup(); w.add(); w.wait()",
@@ -261,6 +261,9 @@ def test_a_wakeup_fd_still_works(program):
         ch = Chan(1)
         go(lambda: os.kill(os.getpid(), signal.SIGUSR1))
         print(ch.recv(), reader.recv(1)[0] == signal.SIGUSR1)
+        signal.set_wakeup_fd(-1)
+        reader.close()
+        writer.close()
     """)
     assert result == (0, "1 True\n", "")
 

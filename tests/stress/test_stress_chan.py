@@ -65,6 +65,29 @@ def test_all_that_is_sent_arrives(cap, much):
 
 
 @pytest.mark.parametrize("cap", CAPACITIES)
+def test_it_can_be_looked_at_meanwhile(cap, much):
+    ch, each = Chan(cap), much(1500)
+
+    def look():
+        while not ch.closed:
+            assert 0 <= len(ch) <= cap
+            n = int(repr(ch).split()[1].split("/")[0])
+            assert 0 <= n <= cap
+            gosched()
+
+    lookers = [fork(look) for _ in range(2)]
+    senders = [fork(send_all, ch, range(each), []) for _ in range(2)]
+    log = []
+    receiver = fork(recv_all, ch, log)
+    for task in senders:
+        task.join()
+    ch.close()
+    for task in [receiver, *lookers]:
+        task.join()
+    assert len(log) == 2 * each
+
+
+@pytest.mark.parametrize("cap", CAPACITIES)
 def test_threads_and_goroutines_share_a_channel(cap, much, spawn_thread):
     ch, each = Chan(cap), much(200)
     senders = WaitGroup()

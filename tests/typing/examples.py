@@ -4,7 +4,7 @@ A line with `ignore` comments is a mistake that must be reported: a comment that
 an error itself.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from datetime import timedelta
 from functools import partial
 from typing import Any, assert_type
@@ -31,13 +31,29 @@ from gofer import (
     cancel_scope,
     current,
     fork,
+    gather,
     go,
     gosched,
+    map,
+    race,
     run,
     select,
     shield,
     sleep,
     timeout,
+)
+from gofer.context import (
+    CancelCauseFunc,
+    CancelFunc,
+    Context,
+    background,
+    cause,
+    with_cancel,
+    with_cancel_cause,
+    with_deadline,
+    with_timeout,
+    with_value,
+    without_cancel,
 )
 from gofer.sync import Pool, SingleFlight, atomic, once_func, once_value
 
@@ -93,6 +109,38 @@ def grouping(words: list[str]) -> None:
         assert_type(tasks, list[Task[int]])
         group.go(length, b"")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
         assert_type(sum(task.join() for task in tasks), int)
+
+
+def number() -> int:
+    return 1
+
+
+def word() -> str:
+    return "one"
+
+
+def combining(words: list[str], numbers: Chan[int], fns: list[Callable[[], bytes]]) -> None:
+    assert_type(gather(number), list[int])
+    assert_type(gather(number, word), list[int | str])
+    assert_type(gather(number, word, gosched), list[int | str | None])
+    assert_type(gather(*fns), list[bytes])
+    gather(length)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    gather(number())  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+
+    assert_type(race(number), int)
+    assert_type(race(number, word), int | str)
+    assert_type(race(number, word, number), int | str)
+    assert_type(race(*fns), bytes)
+    race(number, 2)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
+
+    assert_type(map(length, words), Generator[int, None, None])
+    assert_type(map(length, words, limit=3), Generator[int, None, None])
+    assert_type(list(map(pow, numbers, [2.5])), list[Any])
+    assert_type(list(map(lambda a, b, c: (c, b), words, numbers, words)), list[tuple[str, int]])
+    map(length, numbers)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    map(length)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+    map(length, words, limit="3")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+    map(length, words).close()
 
 
 def a_task_is_covariant(task: Task[Cat]) -> Task[Animal]:
@@ -210,6 +258,49 @@ def locking(mutex: Mutex, both_ways: RWMutex, permits: Semaphore, waiting: WaitG
     assert_type(Pool(bytearray).get(), bytearray)
     assert_type(atomic.Int(1).add(2), int)
     assert_type(atomic.Ref("a").load(), str)
+
+
+# --- contexts -------------------------------------------------------------------------------------
+
+
+def cancelling(numbers: Chan[int]) -> Exception | None:
+    ctx, cancel = with_cancel(background())
+    assert_type(ctx, Context)
+    assert_type(cancel, CancelFunc)
+    assert_type(ctx.done, RecvChan[None])
+    assert_type(ctx.deadline(), float | None)
+    assert_type(ctx.value("key"), Any)
+    assert_type(cause(ctx), BaseException | None)
+    assert_type(gofer.context.after_func(ctx, cancel), Callable[[], bool])
+    assert_type(with_timeout(ctx, timedelta(seconds=1)), tuple[Context, CancelFunc])
+    assert_type(with_value(without_cancel(ctx), "key", 1), Context)
+    assert_type(with_cancel_cause(ctx)[1], CancelCauseFunc)
+    cancel(ValueError())  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    with_cancel_cause(ctx)[1]("why")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    with_cancel(None)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    with_timeout(ctx, "1")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    with_deadline(ctx, timedelta(seconds=1))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    select(numbers.recv, ctx.done.recv_ok)
+    return ctx.err()
+
+
+class Custom:
+    """A context of a user's own."""
+
+    def __init__(self) -> None:
+        self.done: RecvChan[None] = Chan[None]().receiver
+
+    def err(self) -> Exception | None:
+        return None
+
+    def deadline(self) -> float | None:
+        return None
+
+    def value(self, key: object) -> object:
+        return key
+
+
+assert_type(with_cancel(Custom()), tuple[Context, CancelFunc])
 
 
 # --- the package ----------------------------------------------------------------------------------

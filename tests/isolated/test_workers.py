@@ -1,0 +1,70 @@
+"""Several workers: work finds them, and one that falls asleep knows whether the others do."""
+
+import sysconfig
+
+import pytest
+
+pytestmark = pytest.mark.skipif(
+    not sysconfig.get_config_var("Py_GIL_DISABLED"), reason="under the GIL there is one worker"
+)
+
+ONE_ON_EACH = """
+    import threading
+    from gofer import *
+
+    N = 6
+    runtime.gomaxprocs(N)
+    started = []
+
+    def hold():
+        started.append(threading.get_ident())
+        while len(started) < N:
+            pass
+"""
+
+
+def test_as_many_workers_as_there_is_work(program):
+    """Spawned in one go, while the first other worker is still on its way."""
+    result = program(f"""{ONE_ON_EACH}
+    with WaitGroup() as group:
+        for _ in range(N):
+            group.go(hold)
+    print(len(set(started)))
+    """)
+    assert result == (0, "6\n", "")
+
+
+def test_one_that_only_yields_takes_what_waits_behind_one_that_computes(program):
+    """The last of them may lie in the queue of a worker that runs another, and nobody is idle."""
+    result = program(f"""{ONE_ON_EACH}
+    for _ in range(N):
+        go(hold)
+    while len(started) < N:
+        gosched()
+    print(len(set(started)))
+    """)
+    assert result == (0, "6\n", "")
+
+
+def test_no_deadlock_while_one_value_travels_between_workers(program):
+    """All but one worker sleep or fall asleep, always."""
+    result = program(f"""{ONE_ON_EACH}
+    import random
+    channels, back = [Chan() for _ in range(N)], Chan()
+
+    def pass_on(n):
+        hold()
+        for hops in channels[n]:
+            if hops:
+                channels[(n + random.randrange(1, N)) % N].send(hops - 1)
+            else:
+                back.send(None)
+
+    for n in range(N):
+        go(pass_on, n)
+    for n in range(500):
+        channels[n % N].send(20)
+        back.recv()
+    print("done")
+    """)
+    assert result == (0, "done\n", "")
