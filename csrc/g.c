@@ -472,6 +472,7 @@ void g_disturb(G *g, uint8_t bits, enum wake why) {
 
 void g_cancel(G *g) {
     atomic_store(&g->cancelled, 1);
+    if (atomic_load(&g->shielded)) return;       /* it looks when it leaves the shield */
     g_disturb(g, P_CANCEL, W_CANCEL);
 }
 

@@ -113,6 +113,7 @@ struct G {
     bool named;                  /* as one that swallows Cancelled */
     bool durable;                /* what it is about to wait for can only come from its own bubble */
     word_t cancelled;            /* Task.cancel */
+    word_t shielded;             /* from that, by a shield of its own; only the goroutine changes it */
     uint16_t kills;
     uint8_t refused;             /* Cancelled that it got and was not ended by; begins again at 1 */
     uint32_t stamp;              /* order among the queues of a worker */
