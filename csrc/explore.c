@@ -14,7 +14,8 @@
    What must stay true:
    - Who can run is looked at in the order of the goroutines' ids, so that a number means the same one again.
    - choose() runs in the middle of a park, as g_hooks.find does.
-   - One that yields of its own accord is not chosen while another can run: it waits for somebody.
+   - One that yields of its own accord is not chosen while another can run, of the bubble or not: it waits for
+     somebody.
    - One exploration is under way at a time.  It belongs to the worker ex.w; others look at `busy` only. */
 #include "explore.h"
 #include "scope.h"
@@ -37,6 +38,7 @@ static struct {
     G **can_run;
     size_t n_can_run, can_run_room;
     G *yields;
+    size_t in_vain;              /* yields while nobody else could run */
     uint64_t rng, rng_before;
 } ex;
 static word_t busy;              /* there is one */
@@ -124,13 +126,16 @@ static size_t by_plan(size_t current) {
     return as_told(ex.n_can_run, current);
 }
 
-static void remember(size_t of, size_t chosen) {
-    if (ex.result.overran) return;
-    if (!grow(&ex.result.choices, ex.result.n, &ex.room, sizeof *ex.result.choices)) return;
-    ex.result.choices[ex.result.n++] = (explore_choice){ (uint16_t)of, (uint16_t)chosen };
-    if (ex.result.n <= ex.plan.max_choices) return;
+static void check_steps(void) {
+    if (ex.result.overran || ex.result.n + ex.in_vain <= ex.plan.max_choices) return;
     ex.result.overran = true;
     scope_cancel(&ex.b->scope);
+}
+
+static void remember(size_t of, size_t chosen) {
+    if (ex.result.overran || !grow(&ex.result.choices, ex.result.n, &ex.room, sizeof *ex.result.choices)) return;
+    ex.result.choices[ex.result.n++] = (explore_choice){ (uint16_t)of, (uint16_t)chosen };
+    check_steps();
 }
 
 /* Under the locks of the channels of a select. */
@@ -144,12 +149,15 @@ static uint32_t chooses(uint32_t n) {
 static G *choose(worker *w) {
     look_who_can_run(w);
     size_t yielding = place_of(ex.yields);
-    if (ex.yields && yielding < ex.n_can_run && ex.n_can_run > 1) {
-        if (ex.plan.mode == EXPLORE_PCT) fall_behind(ex.yields);
+    if (ex.yields && yielding < ex.n_can_run) {
+        if (ex.n_can_run == 1) {
+            ex.in_vain++;
+            check_steps();
+        } else if (ex.plan.mode == EXPLORE_PCT) fall_behind(ex.yields);
         leave_out(yielding);
     }
     ex.yields = NULL;
-    if (!ex.n_can_run) return NULL;
+    if (!ex.n_can_run) return NULL;          /* others than the bubble's may have a turn */
     size_t current = place_of(w->cur), chosen = current;
     bool goes_on = current < ex.n_can_run;
     bool settled = goes_on && ex.plan.mode == EXPLORE_FIRST && ex.waits >= ex.plan.bound;
@@ -177,6 +185,14 @@ int explore_point(void) {
     return -1;
 }
 
+/* Seeds that follow each other are to have nothing in common (splitmix64). */
+static uint64_t spread(uint64_t x) {
+    x += 0x9E3779B97F4A7C15;
+    x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9;
+    x = (x ^ x >> 27) * 0x94D049BB133111EB;
+    return (x ^ x >> 31) | 1;
+}
+
 /* --- beginning and ending ------------------------------------------------------------------------------------ */
 int explore_begin(const explore_plan *plan) {
     G *g = g_self();
@@ -193,13 +209,12 @@ int explore_begin(const explore_plan *plan) {
     ex.b = (bubble *)Py_NewRef((PyObject *)g->scope->bubble);
     ex.plan = *plan;
     if (ex.plan.depth > MAX_DEPTH) ex.plan.depth = MAX_DEPTH;
-    ex.rng = plan->seed * 2 + 1;
+    ex.rng = spread(plan->seed);
     ex.lowest = MAX_DEPTH + UINT32_MAX / 2;
-    for (int i = 0; i < 8; i++) rng_next(&ex.rng);
     for (uint32_t i = 0; i + 1 < ex.plan.depth; i++)
         ex.changes[i] = rng_below(&ex.rng, plan->length ? plan->length : 1);
     ex.rng_before = ex.w->rng;
-    ex.w->rng = plan->seed * 2 + 1;          /* whatever else is left to chance */
+    ex.w->rng = spread(~plan->seed);         /* whatever else is left to chance */
     ex.w->choose = choose;
     g_hooks.yields = yields;
     g_hooks.chooses = chooses;

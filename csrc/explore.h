@@ -16,7 +16,7 @@ typedef struct explore_plan {
     uint64_t seed;
     uint32_t depth, length;      /* PCT: and how many choices to expect */
     uint32_t bound;              /* FIRST: how often one that could go on may be made to wait */
-    size_t max_choices;          /* more than these are a livelock */
+    size_t max_choices;          /* more than these, or yields in vain, are a livelock */
     uint16_t *prefix;            /* FIRST: what to choose first; owned */
     size_t n_prefix;
 } explore_plan;

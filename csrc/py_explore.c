@@ -75,11 +75,11 @@ static int record(PyObject *lines, PyObject *code, int line) {
     return result;
 }
 
-/* self: as it was given to explore_trace. */
+/* self: what start_tracing makes. */
 static int trace(PyObject *self, PyFrameObject *frame, int what, PyObject *unused) {
     if (what != PyTrace_LINE) return 0;
     PyObject *known, *ask, *lines;
-    if (!PyArg_ParseTuple(self, "OOO", &known, &ask, &lines)) return -1;
+    if (!PyArg_ParseTuple(PyCFunction_GET_SELF(self), "OOO", &known, &ask, &lines)) return -1;
     PyCodeObject *code = PyFrame_GetCode(frame);
     int result = is_known(known, ask, code->co_filename);
     if (result > 0) {
@@ -90,11 +90,18 @@ static int trace(PyObject *self, PyFrameObject *frame, int what, PyObject *unuse
     return result;
 }
 
-static PyObject *py_trace(PyObject *module, PyObject *args) {
-    PyEval_SetTrace(trace, args);
+/* sys.gettrace() gives it, and it can be set again with sys.settrace(): then it is called once. */
+static PyObject *start_tracing(PyObject *args, PyObject *unused) {
+    static PyMethodDef again = { "explore", start_tracing, METH_VARARGS, NULL };
+    PyObject *self = PyCFunction_New(&again, args);
+    if (!self) return NULL;
+    PyEval_SetTrace(trace, self);
+    Py_DECREF(self);
     if (PyErr_Occurred()) return NULL;
     Py_RETURN_NONE;
 }
+
+static PyObject *py_trace(PyObject *module, PyObject *args) { return start_tracing(args, NULL); }
 
 static PyMethodDef functions[] = {
     {"explore_begin", (PyCFunction)(void (*)(void))py_begin, METH_VARARGS | METH_KEYWORDS, NULL},

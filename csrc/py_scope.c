@@ -267,12 +267,7 @@ static PyObject *py_bubble_join(PyObject *self, PyObject *const *args, Py_ssize_
 }
 
 static PyObject *py_bubble_wait(PyObject *module, PyObject *const *args, Py_ssize_t nargs) {
-    G *g = g_self();
-    if (!g || no_args("wait", nargs) < 0) return NULL;
-    if (g->bubble) return none_or_null(bubble_wait(g->scope->bubble));
-    PyErr_SetString(PyExc_RuntimeError, "wait() outside of a bubble: it waits for the other goroutines of one; use it "
-                                        "inside `with bubble():`");
-    return NULL;
+    return no_args("wait", nargs) < 0 ? NULL : none_or_null(bubble_wait());
 }
 
 static PyMethodDef bubble_methods[] = {

@@ -75,7 +75,7 @@ typedef struct bubble {
 int bubble_enter(bubble *b, PyObject *panic_hook);
 /* What is to be called for a panic in it; NULL when it is over. */
 PyObject *bubble_panic_hook(bubble *b);
-/* Waits until the other goroutines have ended; 0, or -1 with an exception. */
+/* By its root: waits until the other goroutines have ended; 0, or -1 with an exception. */
 int bubble_join(bubble *b);
 /* After that; as scope_leave. */
 int bubble_leave(bubble *b, PyObject *error);
@@ -84,7 +84,7 @@ void bubble_abandon(bubble *b, G *g);
 /* In the child of a fork, for each of its goroutines, the survivor first. */
 void bubble_after_fork(bubble *b, G *g, bool survives);
 /* Waits until the others are durably blocked; 0, or -1 with an exception. */
-int bubble_wait(bubble *b);
+int bubble_wait(void);
 void bubble_dealloc(bubble *b);
 /* A goroutine that has not started is in it; one that was, has ended. */
 void bubble_joined(bubble *b, G *g);

@@ -187,21 +187,20 @@ static int wait_in(bubble *b, G *g, waitq *q, bool for_end) {
     }
 }
 
-static int refuse_outside(bubble *b, const char *what) {
+int bubble_wait(void) {
     G *g = g_self();
-    if (g && g->bubble && bubble_of(g) == b) return 0;
-    if (g) PyErr_Format(PyExc_RuntimeError, "%s outside of the bubble: only a goroutine inside can do that", what);
+    if (!g) return -1;
+    if (g->bubble) return wait_in(bubble_of(g), g, &bubble_of(g)->waiters, false);
+    PyErr_SetString(PyExc_RuntimeError, "wait() outside of a bubble: it waits for the other goroutines of one; use it "
+                                        "inside `with bubble():`");
     return -1;
 }
 
-int bubble_wait(bubble *b) {
-    return refuse_outside(b, "wait()") < 0 ? -1 : wait_in(b, g_self(), &b->waiters, false);
-}
-
 int bubble_join(bubble *b) {
-    if (refuse_outside(b, "join()") < 0) return -1;
+    G *g = g_self();
+    if (!g) return -1;
     atomic_store(&b->ending, true);
-    int result = wait_in(b, g_self(), &b->joiner, true);
+    int result = wait_in(b, g, &b->joiner, true);
     atomic_store(&b->ending, false);
     return result;
 }

@@ -45,14 +45,16 @@ class bubble:
     `RuntimeError` inside another bubble. Works with any number of workers.
     """
 
-    __slots__ = ("__weakref__", "_panics", "_scope")
+    __slots__ = ("__weakref__", "_panics", "_root", "_scope")
 
     def __init__(self) -> None:
         self._panics: list[BaseException] = []
         self._scope = _core.bubble()
+        self._root: _core.Goroutine | None = None
 
     def __enter__(self) -> "bubble":
         self._scope.enter(self._panicked)
+        self._root = _core.current()
         return self
 
     def __exit__(
@@ -61,6 +63,9 @@ class bubble:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> bool:
+        if self._root is not _core.current():
+            return self._scope.leave(error)  # which refuses
+        self._root = None
         if error is not None:
             self._scope.cancel()
         interrupt = self._wait_for_the_others()

@@ -14,7 +14,7 @@ import random
 import sys
 import sysconfig
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from types import CodeType, ModuleType
 from typing import Final, Literal, TypeAlias
@@ -36,7 +36,7 @@ _PASSING: Final = (KeyboardInterrupt, SystemExit, GoroutineExit)
 
 
 class Livelock(Exception):
-    """The goroutines of a schedule went on and on: it made more choices than `steps`."""
+    """The goroutines of a schedule went on and on: it took more than `steps`."""
 
 
 @dataclass(frozen=True)
@@ -136,6 +136,9 @@ _ROOTS: Final = tuple(
 )
 
 
+_GENERATED: Final = ("<frozen ", "<string>", "<attrs generated ")  # dataclasses and the like
+
+
 class _Tracer:
     """Makes each line of the program a point at which others may go on."""
 
@@ -148,7 +151,7 @@ class _Tracer:
         _core.explore_trace(self._known, self._is_the_programs, self.lines)
 
     def _is_the_programs(self, file: str) -> bool:
-        return file.startswith(self._within) or not file.startswith(("<frozen", *_ROOTS))
+        return file.startswith(self._within) or not file.startswith((*_GENERATED, *_ROOTS))
 
 
 def _places(module: ModuleType) -> Iterator[str]:
@@ -187,25 +190,27 @@ def _run(fn: Callable[[], object], plan: _Plan, steps: int, tracer: _Tracer) -> 
     error: BaseException | None = None
     choices: list[_Choice] = []
     overran = begun = False
+
+    def end() -> None:
+        nonlocal choices, overran
+        choices, overran = _core.explore_end()
+
     try:
-        with _alone():
-            try:
-                with bubble():
-                    _core.explore_begin(
-                        mode=_MODES[plan.strategy],
-                        seed=plan.seed,
-                        depth=plan.depth,
-                        length=plan.length,
-                        bound=plan.bound,
-                        max_choices=steps,
-                        prefix=list(plan.prefix),
-                    )
-                    begun = True
-                    tracer.start()
-                    fn()
-            finally:
-                if begun:
-                    choices, overran = _core.explore_end()
+        with ExitStack() as to_end, bubble():
+            _core.explore_begin(
+                mode=_MODES[plan.strategy],
+                seed=plan.seed,
+                depth=plan.depth,
+                length=plan.length,
+                bound=plan.bound,
+                max_choices=steps,
+                prefix=list(plan.prefix),
+            )
+            begun = True
+            to_end.callback(end)
+            to_end.enter_context(_alone())
+            tracer.start()
+            fn()
     except BaseException as raised:
         if not begun:
             raise
@@ -213,8 +218,8 @@ def _run(fn: Callable[[], object], plan: _Plan, steps: int, tracer: _Tracer) -> 
     try:
         if overran and not isinstance(error, _PASSING):
             livelock = Livelock(
-                f"the goroutines went on for more than {steps} choices and did not end: they wait "
-                "for each other without blocking, or need more steps (explore(..., steps=))"
+                f"the goroutines went on for more than {steps} steps and did not end: they wait for "
+                "each other without blocking, or need more steps (explore(..., steps=))"
             )
             livelock.__cause__ = error
             error = livelock
@@ -261,7 +266,8 @@ def explore(
         of strings or on other threads.
     schedules: how many to run, at most.
     seed: of the random ones, for the same ones again; None: another each time.
-    steps: so many choices in one run are a `Livelock`.
+    steps: more choices than that in one run, or calls of `gosched` when nobody else can run, are a
+        `Livelock`.
     within: modules and packages of the standard library or of what is installed in which others may
         go on too.
 
@@ -277,6 +283,8 @@ def explore(
     ):
         if value < least:
             raise ValueError(f"explore({name}={value}): it is {least} or more")
+    if _core.here():
+        raise RuntimeError("explore() inside of a bubble: every schedule has a bubble of its own")
     tracer = _Tracer(within)
     if replay is not None:
         _try(fn, _Plan.parse(replay), steps, tracer, "")
@@ -307,6 +315,7 @@ def _explore_all(
 def _try(
     fn: Callable[[], object], plan: _Plan, steps: int, tracer: _Tracer, number: str
 ) -> list[_Choice]:
+    _core.gosched()  # the rest of the program is to have a turn, and may cancel us
     run = _run(fn, plan, steps, tracer)
     error = run.error
     if error is None:
