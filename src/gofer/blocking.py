@@ -95,7 +95,7 @@ class _Worker:
         self.bell = allocate_lock()
         self.bell.acquire()
         self.calling = False
-        self.job: _Job | None = job
+        self.job: _Job | None = job  # given to it, or being done
 
 
 class _Pool:
@@ -140,11 +140,13 @@ class _Pool:
     def _at_work(self) -> int:
         return len(self._workers) - len(self._idle) - len(self._aside)
 
-    def _match(self) -> _Worker | None:
+    def _match(self, *, may_start: bool = True) -> _Worker | None:
         """Give idle threads the jobs that may begin; a worker to be started if one more is needed."""
         while self._waiting and self._at_work() < self.most:
             job = next(iter(self._waiting))
             if not self._idle:
+                if not may_start:
+                    return None
                 worker = _Worker(job)
                 self._workers.add(worker)
                 del self._waiting[job]
@@ -189,8 +191,7 @@ class _Pool:
             self._workers.discard(worker)
             self._waiting[worker.job] = None
             self._waiting.move_to_end(worker.job, last=False)
-            if self._idle:
-                self._match()
+            self._match(may_start=False)
 
     def _strand(self, error: BaseException) -> None:
         """Without a single thread nobody would ever make the calls that wait."""
@@ -220,10 +221,9 @@ class _Pool:
             if worker.dropped:
                 return
             worker.begun = True
-            job, worker.job = worker.job, None
-        while job is not None:
-            self._call(worker, job)
-            job = self._next(worker, job)
+        while worker.job is not None:
+            self._call(worker, worker.job)
+            self._next(worker)
 
     def _call(self, worker: _Worker, job: _Job) -> None:
         try:
@@ -237,38 +237,37 @@ class _Pool:
             job.error = error
         worker.calling = False
 
-    def _next(self, worker: _Worker, done: _Job) -> _Job | None:
-        """Tell that a call is done, and wait for the next; None when the thread is to end."""
-        if self._lost:
-            return None
-        job: _Job | None = None
+    def _next(self, worker: _Worker) -> None:
+        """Tell that a call is done, and wait for the next: there is none if the thread is to end."""
+        done, worker.job = worker.job, None
+        if self._lost or done is None:
+            return
+        rests = False
         with self._guard:
             self._aside.discard(worker)
-            rests = False
             if self._waiting and self._at_work() <= self.most:
-                job, _ = self._waiting.popitem(last=False)
+                worker.job, _ = self._waiting.popitem(last=False)
             elif self._closed or len(self._workers) > self.most:
                 self._workers.discard(worker)
             else:
                 self._idle.append(worker)
                 rests = True
         done.finish()
-        del done
-        return self._rest(worker) if rests else job
+        del done  # nothing of it is kept meanwhile
+        if rests:
+            self._rest(worker)
 
-    def _rest(self, worker: _Worker) -> _Job | None:
-        if not worker.bell.acquire(timeout=self.rest):
-            with self._guard:
-                if worker in self._idle:
-                    self._idle.remove(worker)
-                    self._workers.discard(worker)
-                    return None
-                if worker.job is None:  # who took it out was interrupted
-                    self._workers.discard(worker)
-                    return None
+    def _rest(self, worker: _Worker) -> None:
+        if worker.bell.acquire(timeout=self.rest):
+            return
+        with self._guard:
+            if worker in self._idle:
+                self._idle.remove(worker)
+                self._workers.discard(worker)
+            elif worker.job is None:  # who took it out was interrupted
+                self._workers.discard(worker)
+            else:
                 worker.bell.acquire(blocking=False)
-        job, worker.job = worker.job, None
-        return job
 
     # --- the end ---
 
