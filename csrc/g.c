@@ -504,7 +504,26 @@ static int cancelled_error(G *g) {
     return -1;
 }
 
+void g_before_wait(G *g, PyObject *fn) {
+    PyObject *old = g->at_end_arg;
+    g->at_end_arg = Py_XNewRef(fn);
+    if (fn) word_set_bits(&g->pending, P_BEFORE);
+    else word_clear_bits(&g->pending, P_BEFORE);
+    Py_XDECREF(old);
+}
+
+static int call_before_wait(G *g) {
+    PyObject *fn = g->at_end_arg;
+    g->at_end_arg = NULL;
+    word_clear_bits(&g->pending, P_BEFORE);
+    PyObject *result = PyObject_CallNoArgs(fn);
+    Py_DECREF(fn);
+    Py_XDECREF(result);
+    return result ? 0 : -1;
+}
+
 static NOINLINE int pending_error(G *g) {
+    if (UNLIKELY(relaxed_load(&g->pending) & P_BEFORE) && call_before_wait(g) < 0) return -1;
     uint8_t bits = relaxed_load(&g->pending);
     if (bits & P_KILL) {
         if (g->worker->async_exit) exit_now(g->worker);

@@ -54,6 +54,7 @@ enum {                           /* what lies pending for a goroutine's next wai
     P_CANCEL = 1,                /* perhaps cancelled: ask g_hooks.is_cancelled */
     P_KILL = 2, P_INTERRUPT = 4,
     P_EXIT = 8,                  /* the interpreter is exiting: nothing may wait any more */
+    P_BEFORE = 16,               /* a thread: call at_end_arg before it waits, once */
 };
 
 enum g_kind { KIND_GO, KIND_TASK, KIND_HOST, KIND_THREAD };
@@ -108,7 +109,7 @@ struct G {
     uint8_t kind;
     word_t seen;
     bool abandoned;
-    bool rests;                  /* a thread: it will wake nobody until somebody calls it */
+    bool rests;                  /* a thread: it wakes nobody of its own accord */
     bool of_scope;               /* one of its scope's tasks */
     bool named;                  /* as one that swallows Cancelled */
     bool durable;                /* what it is about to wait for can only come from its own bubble */
@@ -133,7 +134,7 @@ struct G {
     PyObject *inline_args[1 + ARGS_INLINE];
     PyObject *context;           /* to start with */
     void (*at_end)(G *, PyObject *);
-    PyObject *at_end_arg;        /* owned */
+    PyObject *at_end_arg;        /* owned; a thread's: what to call before it waits */
     /* who it is */
     uint64_t id, parent;
     const struct site *site;     /* where it was started; never freed */
@@ -368,6 +369,9 @@ void g_step_aside(G *g);
 extern _Atomic(bool) g_exploring __attribute__((visibility("hidden")));
 void g_switch_anyway(void);
 static inline void g_could_switch(void) { if (UNLIKELY(HOSTILE || relaxed_load(&g_exploring))) g_switch_anyway(); }
+
+/* The calling thread, no worker: fn is called before it next waits, and not again.  NULL: never mind. */
+void g_before_wait(G *g, PyObject *fn);
 
 /* --- ending others ----------------------------------------------------------------------------------------- */
 /* Marks it killed or interrupted and wakes it if it waits.  From any thread. */

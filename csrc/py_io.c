@@ -103,31 +103,46 @@ static PyObject *py_fd_closing(PyObject *module, PyObject *fd) { return tell(fd,
 static PyObject *py_fd_closed(PyObject *module, PyObject *fd) { return tell(fd, sched_fd_closed); }
 
 /* --- threads that make blocking calls ------------------------------------------------------------------- */
-static PyObject *py_on_worker(PyObject *module, PyObject *unused) {
+static PyObject *py_may_wait(PyObject *module, PyObject *unused) {
     G *g = g_self();
-    return g ? PyBool_FromLong(g->worker != NULL) : NULL;
+    if (!g || (g->worker && g_wait_check(g) < 0)) return NULL;
+    return PyBool_FromLong(g->worker != NULL);
 }
 
-static PyObject *py_thread_rests(PyObject *module, PyObject *rests) {
-    int yes = PyObject_IsTrue(rests);
-    if (yes < 0) return NULL;
-    sched_thread_rests(yes);
+static PyObject *py_thread_rests(PyObject *module, PyObject *unused) {
+    if (!g_self()) return NULL;
+    sched_thread_rests();
     Py_RETURN_NONE;
 }
 
-/* chan.recv(), where a thread is going to send. */
-static PyObject *py_wait_for_call(PyObject *module, PyObject *const *args, Py_ssize_t nargs) {
-    if (one_arg("wait_for_call", nargs) < 0) return NULL;
-    if (!PyObject_TypeCheck(args[0], &Chan_Type)) {
-        PyErr_SetString(PyExc_TypeError, "wait_for_call() takes a Chan");
+static PyObject *py_before_wait(PyObject *module, PyObject *fn) {
+    G *g = g_self();
+    if (!g) return NULL;
+    if (g->worker) {
+        PyErr_SetString(PyExc_RuntimeError, "before_wait() in a goroutine: it is for plain threads");
         return NULL;
     }
-    PyObject *value = NULL;
-    sched_call(1);
-    int result = chan_recv((chan *)args[0], &value);
-    sched_call(-1);
-    if (result == 0) chan_closed_error((chan *)args[0], "recv");
-    return result > 0 ? value : NULL;
+    g_before_wait(g, fn == Py_None ? NULL : fn);
+    Py_RETURN_NONE;
+}
+
+/* Counts as a call under way as long as it lives; the epoch lies in its context. */
+static void call_over(PyObject *capsule) {
+    sched_call_over((uint32_t)(uintptr_t)PyCapsule_GetContext(capsule));
+}
+
+static PyObject *py_call_under_way(PyObject *module, PyObject *unused) {
+    static char something;
+    PyObject *call = PyCapsule_New(&something, NULL, NULL);
+    if (!call) return NULL;
+    PyCapsule_SetContext(call, (void *)(uintptr_t)sched_call_begin());
+    PyCapsule_SetDestructor(call, call_over);
+    return call;
+}
+
+static PyObject *py_look_for_deadlock(PyObject *module, PyObject *unused) {
+    sched_look_for_deadlock();
+    Py_RETURN_NONE;
 }
 
 static PyObject *py_outside_chan(PyObject *module, PyObject *cap) {
@@ -137,9 +152,11 @@ static PyObject *py_outside_chan(PyObject *module, PyObject *cap) {
 }
 
 static PyMethodDef functions[] = {
-    {"on_worker", py_on_worker, METH_NOARGS, NULL},
-    {"thread_rests", py_thread_rests, METH_O, NULL},
-    {"wait_for_call", FAST(py_wait_for_call), METH_FASTCALL, NULL},
+    {"may_wait", py_may_wait, METH_NOARGS, NULL},
+    {"thread_rests", py_thread_rests, METH_NOARGS, NULL},
+    {"before_wait", py_before_wait, METH_O, NULL},
+    {"call_under_way", py_call_under_way, METH_NOARGS, NULL},
+    {"look_for_deadlock", py_look_for_deadlock, METH_NOARGS, NULL},
     {"outside_chan", py_outside_chan, METH_O, NULL},
     {"wait_fd", FAST(py_wait_fd), METH_FASTCALL, NULL},
     {"wait_fds", FAST(py_wait_fds), METH_FASTCALL, NULL},

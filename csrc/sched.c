@@ -523,15 +523,26 @@ static void thread_ended(PyObject *capsule) {
     Py_DECREF(g);
 }
 
-void sched_call(int n) { atomic_fetch_add(&sched.calls, n); }
+uint32_t sched_call_begin(void) {
+    atomic_fetch_add(&sched.calls, 1);
+    return atomic_load(&sched.epoch);
+}
 
-void sched_thread_rests(bool rests) {
-    G *g = g_thread;
-    if (!g || g->rests == rests) return;
-    g->rests = rests;
-    atomic_fetch_add(&sched.threads, rests ? -1 : 1);
+void sched_call_over(uint32_t epoch) {
+    if (epoch == atomic_load(&sched.epoch)) atomic_fetch_sub(&sched.calls, 1);
+}
+
+void sched_look_for_deadlock(void) {
     worker *k = atomic_load(&sched.keeper);
-    if (rests && k) worker_ring(k);              /* it may have been the last that could wake somebody */
+    if (k) worker_ring(k);
+}
+
+void sched_thread_rests(void) {
+    G *g = g_thread;
+    if (!g || g->rests) return;
+    g->rests = true;
+    atomic_fetch_sub(&sched.threads, 1);
+    sched_look_for_deadlock();
 }
 
 static PyObject *thread_key;             /* "gofer.thread" */

@@ -35,11 +35,15 @@ void sched_fd_closing(int fd);
 void sched_fd_closed(int fd);
 
 /* --- threads --------------------------------------------------------------------------------------------- */
-/* The calling thread, which runs no goroutines, has nothing to do until it is given something, or has again:
-   one that rests does not stand against a deadlock. */
-void sched_thread_rests(bool rests);
-/* So many more (or fewer) goroutines wait for what a thread is going to bring: no deadlock meanwhile. */
-void sched_call(int n);
+/* The calling thread, which runs no goroutines, does only what it is given: by itself it does not stand against
+   a deadlock. */
+void sched_thread_rests(void);
+/* A call is under way on some thread, which may wake somebody: no deadlock until it is over.  Returns what
+   sched_call_over is to be told. */
+uint32_t sched_call_begin(void);
+void sched_call_over(uint32_t epoch);
+/* Something that stood against a deadlock is over and has woken nobody. */
+void sched_look_for_deadlock(void);
 
 /* --- looking -------------------------------------------------------------------------------------------- */
 typedef struct sched_stats {

@@ -209,14 +209,23 @@ def fd_closed(fd: int, /) -> None:
 
 # --- threads that make blocking calls -------------------------------------------------------
 
-def on_worker() -> bool:
-    """Whether the caller is a goroutine, and no plain thread."""
+def may_wait() -> bool:
+    """Whether the caller is a goroutine, and no plain thread.
 
-def thread_rests(rests: bool, /) -> None:
-    """The calling thread will do nothing until it is given something, or is at work again."""
+    Raises there what an operation that waits would raise at once.
+    """
 
-def wait_for_call(ch: Chan[_T], /) -> _T:
-    """ch.recv(), where a thread is going to send: that is no deadlock."""
+def thread_rests() -> None:
+    """The calling thread does only what it is given: by itself it is no hope for who waits."""
+
+def before_wait(fn: Callable[[], object] | None, /) -> None:
+    """In a plain thread: have `fn` called before the thread next waits here, and not again."""
+
+def call_under_way() -> object:
+    """While that lives there is no deadlock: a thread is at work for somebody."""
+
+def look_for_deadlock() -> None:
+    """One of these has gone and has woken nobody."""
 
 def outside_chan(cap: int, /) -> Chan[Any]:
     """A channel that is used from outside of the bubble, if the caller is in one."""
