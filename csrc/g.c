@@ -237,7 +237,7 @@ void g_drain(worker *w) {
 
 static G *pick_queued(worker *w) {
     G *r = w->ready.head;
-    if (gqueue_len(&w->fresh)) {
+    if (gqueue_len(&w->fresh) && g_may_start(w)) {
         lock_acquire(&w->fresh_lock);
         G *f = w->fresh.head;
         if (f && (!r || (int32_t)(f->stamp - r->stamp) < 0)) {
@@ -480,6 +480,7 @@ void g_cancel(G *g) {
 static void abandon(G *g) {
     worker *w = g->worker;
     g->abandoned = true;
+    if (g->locks) g_hooks.unlock(g);
     relaxed_add(&w->alive, -1);
     relaxed_store(&g->wait, W_ABANDONED);
     g_park(g, WHY_FOREVER, NULL);
@@ -755,6 +756,7 @@ static void g_main(void) {
         assert(ts->datastack_chunk == g->root);
 
         ring_remove(&g->all);
+        if (UNLIKELY(g->locks)) g_hooks.unlock(g);
         if (!g->abandoned) relaxed_add(&w->alive, -1);
         g_wake_joiners(g);
         if (UNLIKELY(g->scope != NULL)) g_hooks.left(g);

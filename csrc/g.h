@@ -117,6 +117,7 @@ struct G {
     word_t shielded;             /* from that, by a shield of its own; only the goroutine changes it */
     uint16_t kills;
     uint8_t refused;             /* Cancelled that it got and was not ended by; begins again at 1 */
+    uint16_t locks;              /* of its thread, that it has not unlocked yet */
     uint32_t stamp;              /* order among the queues of a worker */
     waiter w;                    /* for everything but select */
     waiter *woken;               /* select: which of its waiters was served */
@@ -201,6 +202,7 @@ struct worker {
     _Atomic(uint8_t) sleeping;   /* in its poller, or about to be: ring the bell */
     _Atomic(uint8_t) stop;       /* request: end this thread */
     _Atomic(uint8_t) live;       /* it has its thread */
+    _Atomic(uint32_t) locked;    /* goroutines that have locked its thread: while there are any, it starts none */
     int64_t now;                 /* clock, as of the last look at the timers */
     struct timers *timers;
     struct poller *poller;
@@ -243,6 +245,7 @@ extern struct g_hooks {
     worker *(*keeper)(void);               /* whose timers foreign threads use; NULL with an exception */
     void (*start_quietly)(G *);            /* g_spawn for a timer's callback: allocates nothing */
     void (*armed)(worker *, int64_t when); /* a timer was put into its heap before all others */
+    void (*unlock)(G *);                   /* one that has locked its thread will not run any more */
     /* scope.c: */
     void (*inherit)(G *, G *from);         /* a new goroutine joins the scope of `from`, which is in one */
     void (*left)(G *);                     /* one that is in a scope has ended */
@@ -386,6 +389,8 @@ void g_interrupt_main(PyObject *exc);
 int g_adopt_thread(worker *w);
 /* The next goroutine of this worker's own queues and inbox; NULL when there is none. */
 G *g_pick(worker *w);
+/* Whether it takes fresh goroutines out of queues; when not, those in its own are for others. */
+static inline bool g_may_start(worker *w) { return LIKELY(!relaxed_load(&w->locked)) || w->choose; }
 /* Puts a fresh goroutine into the worker's queue. */
 void g_queue_fresh(worker *w, G *g);
 /* Moves everything from the inbox to the ready queue. */

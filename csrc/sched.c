@@ -12,10 +12,12 @@
    - A worker searches (steals) before it sleeps; while one searches, a spawn wakes no other.  The last one
      that stops searching because it found something wakes the next, if more is there.
    - sched.all[0] is the main thread's; a worker's place in the table is never given to another thread.
+   - A worker whose thread is locked starts nothing: it does not search, and is not rung for what has not started.
+     Others may rob it, whoever they are.  As long as one is locked there is one that is not, and the keeper.
 
    A deadlock is declared by a worker about to sleep, under sched.lock, when every worker sleeps, no queue
-   holds anything, no timer is armed, nobody waits for a descriptor, no foreign thread that has used the library lives, no other Python
-   thread lives that a program would wait for at its end, and goroutine 1 waits.  It looks at one worker
+   holds anything, no timer is armed, nobody waits for a descriptor, no foreign thread that has used the
+   library lives, no other Python thread lives that a program would wait for at its end, and goroutine 1 waits.  It looks at one worker
    after the other; meanwhile one that it has not reached yet could wake one that it has passed, and fall
    asleep in time.  So if anybody fell asleep meanwhile, it leaves the question to that one. */
 #define _GNU_SOURCE
@@ -144,7 +146,7 @@ void worker_ring(worker *w) {
 bool wake_one(int among) {
     for (int i = 0, n = n_workers(); i < n && i < among; i++) {
         worker *w = live_worker(i);
-        if (w && atomic_load(&w->sleeping) == 1) { worker_ring(w); return true; }
+        if (w && g_may_start(w) && atomic_load(&w->sleeping) == 1) { worker_ring(w); return true; }
     }
     return false;
 }
@@ -152,10 +154,9 @@ bool wake_one(int among) {
 /* Work was put where others may take it. */
 static NOINLINE void wake_another(void) {
     static _Atomic(int) refused;
-    int procs = relaxed_load(&sched.procs);
     if (atomic_load(&sched.searching)) return;
-    if (atomic_load(&sched.idle) && wake_one(procs)) return;
-    if (n_workers() >= procs || relaxed_load(&refused) > 100) return;
+    if (atomic_load(&sched.idle) && wake_one(n_starters())) return;
+    if (n_workers() >= n_starters() || relaxed_load(&refused) > 100) return;
     if (!keeper() || !worker_start()) { atomic_fetch_add(&refused, 1); PyErr_Clear(); }
 }
 
@@ -164,8 +165,8 @@ static void spawned(worker *w) {
     if (relaxed_load(&sched.procs) == 1 && !relaxed_load(&sched.keeper)) return;    /* one thread, as ever */
     atomic_thread_fence(memory_order_seq_cst);
     keeper_wake();
-    if (relaxed_load(&sched.procs) == 1 || relaxed_load(&sched.searching)) return;
-    if (relaxed_load(&sched.idle) || relaxed_load(&sched.n) < relaxed_load(&sched.procs)) wake_another();
+    if (n_starters() == 1 || relaxed_load(&sched.searching)) return;
+    if (relaxed_load(&sched.idle) || relaxed_load(&sched.n) < n_starters()) wake_another();
 }
 
 /* Into the shared queue: from a thread that runs no goroutines itself. */
@@ -194,13 +195,13 @@ static void start_quietly(G *g) {
     relaxed_add(&w->alive, 1);
     g_queue_fresh(w, g);
     atomic_thread_fence(memory_order_seq_cst);
-    if (relaxed_load(&sched.idle) && !relaxed_load(&sched.searching)) wake_one(relaxed_load(&sched.procs));
+    if (relaxed_load(&sched.idle) && !relaxed_load(&sched.searching)) wake_one(n_starters());
     keeper_wake();
 }
 
 /* --- finding work -------------------------------------------------------------------------------------------- */
 static G *take_shared(worker *w) {
-    if (LIKELY(!gqueue_len(&sched.shared))) return NULL;
+    if (LIKELY(!gqueue_len(&sched.shared)) || !g_may_start(w)) return NULL;
     lock_acquire(&sched.lock);
     G *g = gqueue_pop(&sched.shared);
     lock_release(&sched.lock);
@@ -208,7 +209,7 @@ static G *take_shared(worker *w) {
     return g;
 }
 
-static bool may_steal(const worker *w) { return w->index < relaxed_load(&sched.procs); }
+static bool may_steal(const worker *w) { return w->index < n_starters(); }
 
 static bool can_be_robbed(worker *w, worker *victim) {
     return victim && victim != w && !victim->choose && gqueue_len(&victim->fresh);
@@ -227,14 +228,15 @@ static void rob(worker *w, worker *victim) {
     lock_release(&w->fresh_lock);
 }
 
-/* A worker beyond gomaxprocs leaves others their work, unless the keeper has found them stuck since. */
+/* A worker beyond gomaxprocs leaves others their work, unless they are locked or the keeper has found them stuck
+   since. */
 static bool is_stuck(worker *victim) {
-    return relaxed_load(&victim->stuck_at) == relaxed_load(&victim->tick);
+    return !g_may_start(victim) || relaxed_load(&victim->stuck_at) == relaxed_load(&victim->tick);
 }
 
 static bool steal(worker *w) {
     int n = n_workers();
-    if (n < 2) return false;
+    if (n < 2 || !g_may_start(w)) return false;
     uint32_t at = rng_below(&w->rng, (uint32_t)n);
     for (int i = 0; i < n; i++) {
         worker *victim = live_worker((int)((at + (uint32_t)i) % (uint32_t)n));
@@ -246,6 +248,7 @@ static bool steal(worker *w) {
 }
 
 static bool somebody_to_rob(worker *w) {
+    if (!g_may_start(w)) return false;
     for (int i = 0, n = n_workers(); i < n; i++) {
         worker *victim = live_worker(i);
         if (can_be_robbed(w, victim) && (may_steal(w) || is_stuck(victim))) return true;
@@ -255,7 +258,8 @@ static bool somebody_to_rob(worker *w) {
 
 /* Anything that this worker would find if it looked. */
 static bool work_for(worker *w) {
-    return atomic_load(&w->inbox) || gqueue_len(&sched.shared) || relaxed_load(&w->stop) || somebody_to_rob(w);
+    return atomic_load(&w->inbox) || relaxed_load(&w->stop) || (gqueue_len(&sched.shared) && g_may_start(w))
+        || somebody_to_rob(w);
 }
 
 /* While we searched, spawns have woken nobody. */
@@ -403,7 +407,12 @@ static G *find(worker *w) {
     G *g = look(w);
     if (g) {
         /* Whoever yields again and again is never idle, and may wait for one behind somebody who computes. */
-        if (w->tick % LOOK_AROUND == 0 && !gqueue_len(&w->fresh)) steal(w);
+        if (w->tick % LOOK_AROUND == 0 && (!gqueue_len(&w->fresh) || relaxed_load(&sched.locked))) steal(w);
+        return g;
+    }
+    if (!g_may_start(w)) {
+        do go_to_sleep(w);
+        while (!(g = look(w)));
         return g;
     }
     atomic_fetch_add(&sched.searching, 1);
@@ -427,6 +436,48 @@ static void tell_tables(int fd, void (*what)(worker *, int)) {
 
 void sched_fd_closing(int fd) { tell_tables(fd, fds_closing); }
 void sched_fd_closed(int fd) { tell_tables(fd, fds_closed); }
+
+/* --- threads for one goroutine ---------------------------------------------------------------------------------------------- */
+static bool somebody_starts(void) {
+    for (int i = 0; i < n_workers(); i++) {
+        worker *w = sched.all[i];
+        if (w && relaxed_load(&w->stop) != 2 && g_may_start(w)) return true;
+    }
+    return false;
+}
+
+static void unlock_thread(G *g) {
+    g->locks = 0;
+    if (!g->worker) return;
+    if (atomic_fetch_sub(&g->worker->locked, 1) == 1) atomic_fetch_sub(&sched.locked, 1);
+}
+
+int sched_lock_thread(void) {
+    G *g = g_self();
+    if (!g) return -1;
+    worker *w = g->worker;
+    if (g->locks == UINT16_MAX) {
+        PyErr_SetString(PyExc_RuntimeError, "lock_os_thread() 65,536 times without unlock_os_thread()");
+        return -1;
+    }
+    if (g->locks || !w) { g->locks++; return 0; }
+    if (!keeper()) return -1;
+    g->locks = 1;
+    lock_acquire(&sched.lock);
+    if (atomic_fetch_add(&w->locked, 1) == 0) atomic_fetch_add(&sched.locked, 1);
+    bool others = somebody_starts();
+    lock_release(&sched.lock);
+    if (!others && !worker_start()) { unlock_thread(g); return -1; }
+    if (gqueue_len(&w->fresh)) spawned(w);
+    return 0;
+}
+
+void sched_unlock_thread(void) {
+    G *g = g_self_quick();
+    if (!g || !g->locks) return;
+    if (g->locks > 1) g->locks--;
+    else unlock_thread(g);
+}
 
 /* --- looking ------------------------------------------------------------------------------------------------------------------- */
 int sched_procs(int n) {
@@ -577,5 +628,6 @@ int sched_init(void) {
     g_hooks.keeper = keeper;
     g_hooks.start_quietly = start_quietly;
     g_hooks.armed = keeper_armed;
+    g_hooks.unlock = unlock_thread;
     return 0;
 }

@@ -14,6 +14,13 @@ int sched_procs(int n);
 /* The cores this process may use. */
 int sched_cores(void);
 
+/* --- threads for one goroutine -------------------------------------------------------------------------- */
+/* The calling goroutine locks its thread: what has not started starts on others, until it has unlocked it as often
+   or ends.  -1 with an exception when there is no thread for the others. */
+int sched_lock_thread(void);
+/* Nothing when it has not locked it. */
+void sched_unlock_thread(void);
+
 /* --- run() ------------------------------------------------------------------------------------------ */
 /* Begins a run inside the one in progress, whose serial goes to *outer; -1 with RuntimeError when the
    caller is not goroutine 1. */

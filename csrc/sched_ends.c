@@ -68,7 +68,8 @@ void sched_end_run(uint32_t outer) {
         if (k.left < before) give_up = clock_ns() + UNWIND_NS;
         else if (clock_ns() > give_up) break;            /* blocked in a call that does not return */
         before = k.left;
-        if (w->next || w->ready.n || gqueue_len(&w->fresh) || relaxed_load(&w->inbox)) g_step_aside(g);
+        bool fresh = gqueue_len(&w->fresh) && g_may_start(w);
+        if (w->next || w->ready.n || fresh || relaxed_load(&w->inbox)) g_step_aside(g);
         else {
             Py_BEGIN_ALLOW_THREADS
             usleep(100);
@@ -163,6 +164,8 @@ static void keep_worker(worker *w) {
         Py_FatalError("gofer: no poller for the child of a fork");
     relaxed_store(&w->sleeping, 0);
     relaxed_store(&w->stop, 0);
+    relaxed_store(&w->locked, 0);
+    w->cur->locks = 0;
     w->index = 0;
     w->idler = NULL;
     relaxed_store(&w->alive, 1);
@@ -199,6 +202,7 @@ void sched_after_fork(void) {
     atomic_store(&sched.threads, 0);
     atomic_store(&sched.calls, 0);
     atomic_fetch_add(&sched.epoch, 1);
+    atomic_store(&sched.locked, 0);
     rt.main = NULL;
     if (g_thread) { lose(g_thread); g_thread = NULL; }
     if (me) keep_worker(me);

@@ -12,7 +12,10 @@
 
 static const int64_t STUCK_NS = 10000000;      /* a worker that has not switched for so long */
 
-static bool is_waiting_for_a_worker(worker *w) { return gqueue_len(&w->fresh) && !atomic_load(&w->sleeping); }
+/* One that is locked waits for another worker, also in its sleep. */
+static bool is_waiting_for_a_worker(worker *w) {
+    return gqueue_len(&w->fresh) && (!atomic_load(&w->sleeping) || !g_may_start(w));
+}
 
 static bool anybody_waits(void) {
     if (gqueue_len(&sched.shared)) return true;
@@ -25,21 +28,26 @@ static bool anybody_waits(void) {
 
 /* Compares with the last look; true when somebody's goroutines are to be taken over. */
 static bool look_for_stuck(void) {
-    bool found = false, all = true;
+    bool found = false, all = true, left = gqueue_len(&sched.shared);
     lock_acquire(&sched.lock);                   /* so that no thread ends meanwhile */
     for (int i = 0; i < n_workers(); i++) {
         worker *w = live_worker(i);
         if (!w) continue;
         uint32_t tick = relaxed_load(&w->tick);
-        bool stuck = !atomic_load(&w->sleeping) && tick == w->watched && ps_is_blocked(w->ts);
+        uint8_t sleeping = atomic_load(&w->sleeping);
+        bool stuck = !sleeping && tick == w->watched && ps_is_blocked(w->ts);
         w->watched = tick;
-        all = all && stuck;
+        if (!g_may_start(w)) {
+            left = left || gqueue_len(&w->fresh);
+            continue;
+        }
+        all = all && (stuck || sleeping == 1);   /* asleep beyond gomaxprocs, and not rung for this */
         if (!stuck || !is_waiting_for_a_worker(w)) continue;
         relaxed_store(&w->stuck_at, tick);
         found = true;
     }
     lock_release(&sched.lock);
-    return found || (all && gqueue_len(&sched.shared));
+    return found || (all && left && !atomic_load(&sched.searching));
 }
 
 /* When the first timer of a worker will be overdue. */
