@@ -145,19 +145,12 @@ static PyObject *py_look_for_deadlock(PyObject *module, PyObject *unused) {
     Py_RETURN_NONE;
 }
 
-static PyObject *py_outside_chan(PyObject *module, PyObject *cap) {
-    PyObject *c = PyObject_CallOneArg((PyObject *)&Chan_Type, cap);
-    if (c) ((chan *)c)->bubble = UINT32_MAX;
-    return c;
-}
-
 static PyMethodDef functions[] = {
     {"may_wait", py_may_wait, METH_NOARGS, NULL},
     {"thread_rests", py_thread_rests, METH_NOARGS, NULL},
     {"before_wait", py_before_wait, METH_O, NULL},
     {"call_under_way", py_call_under_way, METH_NOARGS, NULL},
     {"look_for_deadlock", py_look_for_deadlock, METH_NOARGS, NULL},
-    {"outside_chan", py_outside_chan, METH_O, NULL},
     {"wait_fd", FAST(py_wait_fd), METH_FASTCALL, NULL},
     {"wait_fds", FAST(py_wait_fds), METH_FASTCALL, NULL},
     {"fd_closing", py_fd_closing, METH_O, NULL},

@@ -227,9 +227,6 @@ def call_under_way() -> object:
 def look_for_deadlock() -> None:
     """One of these has gone and has woken nobody."""
 
-def outside_chan(cap: int, /) -> Chan[Any]:
-    """A channel that is used from outside of the bubble, if the caller is in one."""
-
 # --- runtime --------------------------------------------------------------------------------
 
 def gomaxprocs(n: int | None = None, /) -> int: ...

@@ -218,8 +218,8 @@ def _run(fn: Callable[[], object], plan: _Plan, steps: int, tracer: _Tracer) -> 
     try:
         if overran and not isinstance(error, _PASSING):
             livelock = Livelock(
-                f"the goroutines went on for more than {steps} steps and did not end: they wait for "
-                "each other without blocking, or need more steps (explore(..., steps=))"
+                f"the goroutines went on for more than {steps} steps and did not end: they wait "
+                "for each other without blocking, or need more steps (explore(..., steps=))"
             )
             livelock.__cause__ = error
             error = livelock
