@@ -106,7 +106,7 @@ STEADY = """
         batch(100)
         gc.collect()
     counts = []
-    for _ in range(7):
+    for _ in range(15):
         batch(100)
         gc.collect()
         counts.append(sys.gettotalrefcount())
