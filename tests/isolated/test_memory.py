@@ -64,7 +64,8 @@ KINDS = {
             with cancel_scope() as scope:
                 ts = [fork(Chan().recv) for _ in range(10)]
                 scope.cancel()
-                Chan().recv()""",
+                Chan().recv()
+            for t in ts: Goroutine.join(t)""",
     "expired": """for _ in range(n // 10):
             try:
                 with timeout(0): Chan().recv()
