@@ -154,8 +154,8 @@ def test_a_reader_and_a_writer_of_one_socket_do_not_disturb_each_other(pair, par
     b.send(b"x")
     assert reader.join() == FD_READ
     assert writer.state == "waiting"
-    reader = fork(wait_fd, a, FD_READ, None)
     a.recv(1)
+    reader = fork(wait_fd, a, FD_READ, None)
     parked(reader, writer)
     drain(b.fileno(), n)
     assert writer.join() == FD_WRITE
