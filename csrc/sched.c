@@ -173,6 +173,7 @@ static void share(G *g) {
 
 static int spawn_foreign(G *g) {
     /* The main thread may never have used us, or be busy with something else for long. */
+    if (!keeper()) return -1;
     if (n_workers() < 2 && !atomic_load(&sched.idle) && !worker_start()) return -1;
     share(g);
     return 0;

@@ -11,8 +11,6 @@ import threading
 from datetime import timedelta
 
 import pytest
-from shared import in_thread
-from shared.workers import elsewhere
 
 from gofer import Cancelled, Chan, cancel_scope, fork, go, gosched, runtime, timeout
 from gofer._core import (
@@ -29,6 +27,9 @@ from gofer._core import (
 from gofer.errors import Canceled
 from gofer.testing import bubble
 from gofer.time import now, sleep
+
+from shared import in_thread
+from shared.workers import elsewhere
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -758,7 +759,8 @@ def test_many_wait_for_many(pipe, rng):
 
     def read():
         while len(got) < 200:
-            for (r, _), ready in zip(pipes, wait_fds([(r, FD_READ) for r, _ in pipes], LONG)):
+            all_ready = wait_fds([(r, FD_READ) for r, _ in pipes], LONG)
+            for (r, _), ready in zip(pipes, all_ready, strict=True):
                 if ready:
                     with contextlib.suppress(BlockingIOError):
                         got.append(os.read(r, 1))
@@ -775,7 +777,7 @@ def test_many_wait_for_many(pipe, rng):
     assert got.count(b"x") == 200
 
 
-# --- with the rest of the library -------------------------------------------------------------------
+# --- with the rest of the library -----------------------------------------------------------------
 
 
 def test_garbage_is_collected_meanwhile(pipe, parked):
@@ -843,7 +845,9 @@ def test_a_signal_handler_runs_meanwhile(pipe, parked):
         signal.signal(signal.SIGUSR1, before)
 
 
-@pytest.mark.parametrize("main", ["wait_fd(r, 1, None)", "wait_fds([(r, 1)], 1000)", "Chan().recv()"])
+@pytest.mark.parametrize(
+    "main", ["wait_fd(r, 1, None)", "wait_fds([(r, 1)], 1000)", "Chan().recv()"]
+)
 def test_ctrl_c_when_all_wait_for_descriptors(program, main):
     result = program(f"""
         import os, signal, subprocess, sys
