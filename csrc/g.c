@@ -191,14 +191,17 @@ void g_clear(G *g) {
 
 void g_discard(G *g) { Py_DECREF(g); }
 
+int g_spawn_apart(G *g) {
+    Py_INCREF(g);
+    if (g_hooks.spawn_foreign(g) == 0) return 0;
+    Py_DECREF(g);
+    return -1;
+}
+
 int g_spawn(G *g) {
     worker *w = g_worker;
+    if (UNLIKELY(!w)) return g_spawn_apart(g);
     Py_INCREF(g);                        /* the runtime's, until it is dead */
-    if (UNLIKELY(!w)) {
-        if (g_hooks.spawn_foreign(g) == 0) return 0;
-        Py_DECREF(g);
-        return -1;
-    }
     relaxed_add(&w->spawned, 1);
     relaxed_add(&w->alive, 1);
     g_queue_fresh(w, g);

@@ -239,7 +239,7 @@ extern struct g_hooks {
     void (*ring)(worker *);                /* wake a sleeping worker */
     int (*attach)(void);                   /* this thread uses the runtime for the first time */
     int (*attached)(void);                 /* the main thread has done so */
-    int (*spawn_foreign)(G *);             /* from a thread that is no worker */
+    int (*spawn_foreign)(G *);             /* from a thread that is no worker, or is about to block */
     void (*failed)(G *);                   /* an exception escaped; it is set */
     void (*main_ended)(PyObject *);        /* in the child of a fork goroutine 1 may be any; not to return */
     worker *(*keeper)(void);               /* whose timers foreign threads use; NULL with an exception */
@@ -315,6 +315,8 @@ static inline bool g_is_of(const G *g, uint32_t bubble) { return bubble == g->bu
 G *g_new(enum g_kind kind, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames);
 /* Queues it.  The caller's reference is left alone. */
 int g_spawn(G *g);
+/* The same, for any worker to take that is not busy. */
+int g_spawn_apart(G *g);
 /* Gives up one that was never queued. */
 void g_discard(G *g);
 

@@ -180,7 +180,7 @@ static void share(G *g) {
 
 static int spawn_foreign(G *g) {
     /* The main thread may never have used us, or be busy with something else for long. */
-    if (n_workers() < 2 && !atomic_load(&sched.idle) && !worker_start()) {
+    if (!keeper() || (n_workers() < 2 && !atomic_load(&sched.idle) && !worker_start())) {
         if (!sched.exiting) return -1;
         PyErr_Clear();                           /* nobody runs it any more, as at any moment from now on */
     }

@@ -7,7 +7,6 @@ the pool has come to a state that `until` waits for.
 import contextvars
 import functools
 import gc
-import os
 import sys
 import threading
 import time
@@ -15,8 +14,6 @@ import traceback
 import weakref
 
 import pytest
-from shared import Token, in_thread
-from shared.workers import elsewhere
 
 from gofer import (
     Cancelled,
@@ -37,6 +34,9 @@ from gofer import (
 from gofer.errors import Canceled
 from gofer.testing import bubble
 from gofer.time import now
+
+from shared import Token, in_thread
+from shared.workers import elsewhere
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -90,7 +90,7 @@ def ident():
     return threading.get_ident()
 
 
-# --- what it returns and raises -------------------------------------------------------------------
+# --- what it returns and raises -----------------------------------------------------------------
 
 
 def test_it_returns_what_the_function_returns():
@@ -144,14 +144,14 @@ def test_any_exception_arrives(kind):
 
 
 def test_an_exception_is_not_kept():
-    def fail():
+    def fail(token):
         raise ValueError(token)
 
     token = Token()
     ref = weakref.ref(token)
     with pytest.raises(ValueError):
-        blocking(fail)
-    del token, fail
+        blocking(fail, token)
+    del token
     gc.collect()
     assert ref() is None
 
@@ -204,7 +204,7 @@ def test_misuse():
         blocking(divmod, 1)
 
 
-# --- what is carried over -------------------------------------------------------------------------
+# --- what is carried over -----------------------------------------------------------------------
 
 variable = contextvars.ContextVar("variable", default="nothing")
 
@@ -231,7 +231,7 @@ def test_the_thread_has_the_name_of_the_goroutine():
     assert task.join() == "a name of its own"
 
 
-# --- the pool -------------------------------------------------------------------------------------
+# --- the pool -----------------------------------------------------------------------------------
 
 
 def test_one_thread_makes_one_call_after_the_other(pool):
@@ -356,7 +356,7 @@ def test_several_workers(pool):
     assert [task.join() for task in tasks] == [list(range(50))] * 8
 
 
-# --- calls in calls -------------------------------------------------------------------------------
+# --- calls in calls -----------------------------------------------------------------------------
 
 
 def test_a_call_in_a_call_is_made_right_there():
@@ -430,7 +430,7 @@ def test_a_call_uses_everything_of_the_library():
     assert blocking(call) == [n * n for n in range(10)]
 
 
-# --- cancellation ---------------------------------------------------------------------------------
+# --- cancellation -------------------------------------------------------------------------------
 
 
 def test_a_call_that_has_begun_goes_on_and_its_result_is_thrown_away(gate, idle, until):
@@ -505,7 +505,7 @@ def test_the_pool_is_whole_after_many_cancellations(pool, rng, until):
     assert blocking(pow, 2, 3) == 8
 
 
-# --- no more threads ------------------------------------------------------------------------------
+# --- no more threads ----------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -588,7 +588,7 @@ def test_an_interrupt_when_the_thread_has_started(pool, monkeypatch, until):
     assert blocking(int) == 0
 
 
-# --- wrap and iter --------------------------------------------------------------------------------
+# --- wrap and iter ------------------------------------------------------------------------------
 
 
 def test_a_function_that_always_runs_so():
@@ -634,11 +634,10 @@ def test_what_an_iterator_raises():
         yield 1
         raise ValueError("enough")
 
-    got = []
+    iterator = blocking.iter(items())
+    assert next(iterator) == 1
     with pytest.raises(ValueError, match="enough"):
-        for item in blocking.iter(items()):
-            got.append(item)
-    assert got == [1]
+        next(iterator)
     with pytest.raises(TypeError):
         next(blocking.iter(7))
 
@@ -654,7 +653,7 @@ def test_iterating_lets_the_others_go_on(gate, until):
     assert task.join() == [1]
 
 
-# --- with the rest of the library -------------------------------------------------------------------
+# --- with the rest of the library ---------------------------------------------------------------
 
 
 def test_it_waits_for_no_bubble(gate):
@@ -878,7 +877,7 @@ def test_it_is_used_while_the_program_exits(program):
     assert result.out in ("0\n0\n", "0\ntoo late\n")
 
 
-# --- fork -----------------------------------------------------------------------------------------
+# --- fork ---------------------------------------------------------------------------------------
 
 FORK = """
     import os, sys, threading, warnings

@@ -4,6 +4,8 @@ Small ones run under every schedule with few interruptions, larger ones under ma
 What of the library is Python may be interrupted before each of its lines (`within`).
 """
 
+import functools
+import operator
 from collections import Counter
 
 import pytest
@@ -19,18 +21,20 @@ from gofer import (
     Semaphore,
     Ticker,
     WaitGroup,
+    _cancel,
+    _guard,
     after_func,
     cancel_scope,
     context,
     fork,
     go,
+    goroutine,
     gosched,
     select,
     shield,
     sleep,
     timeout,
 )
-from gofer import _cancel, _guard, goroutine
 from gofer import time as gofer_time
 from gofer.errors import Canceled, Cancelled, Closed
 from gofer.sync import Pool, SingleFlight, atomic, once_value
@@ -105,7 +109,9 @@ def test_what_was_sent_before_a_close_arrives(cap):
             for n in range(2):
                 g.go(send, n)
             g.go(ch.close)
-        assert sorted(sum((r.join() for r in receivers), [])) == sorted(sent)
+        assert sorted(functools.reduce(operator.iadd, (r.join() for r in receivers), [])) == sorted(
+            sent
+        )
         assert ch.recv_ok() == (None, False)
 
     many(fn)
@@ -430,7 +436,7 @@ def test_a_queue_made_of_a_cond():
     many(fn, within=LOCKS)
 
 
-# --- doing something once -------------------------------------------------------------------------
+# --- doing something once -----------------------------------------------------------------------
 
 
 def test_once_is_once_and_done_when_it_returns():
@@ -571,7 +577,7 @@ def test_a_pool_gives_each_object_to_one():
     many(fn, within=LOCKS)
 
 
-# --- groups and scopes ----------------------------------------------------------------------------
+# --- groups and scopes --------------------------------------------------------------------------
 
 
 def test_a_group_ends_with_its_members():
@@ -736,7 +742,7 @@ def test_a_timeout_and_a_cancel_at_the_same_moment():
     every(fn)
 
 
-# --- contexts and tickers ---------------------------------------------------------------------------
+# --- contexts and tickers -----------------------------------------------------------------------
 
 
 def test_a_context_ends_with_all_below_it():

@@ -4,8 +4,6 @@ What each operation that waits does in a cancelled scope is in test_cancellation
 in test_timeout.py, and how scopes end in test_scope_lifetime.py.
 """
 
-# ruff: noqa: PT012
-
 import threading
 from contextlib import ExitStack, suppress
 

@@ -1,7 +1,5 @@
 """How scopes end: outlived, misused, in great numbers; and that nothing is left of them."""
 
-# ruff: noqa: PT012
-
 import contextlib
 import copy
 import gc

@@ -10,8 +10,8 @@
 What must stay true of the pool:
 - `_guard` protects all that the pool knows: the threads, who of them is idle or has stepped aside,
   the jobs that wait, and the `job` of who is idle. Nothing waits under it.
-- Who is neither idle nor has stepped aside is at work. A job waits only while as many are at work as
-  may be, so that jobs begin in the order in which they came.
+- Who is neither idle nor has stepped aside is at work. A job waits only while as many are at work
+  as may be, so that jobs begin in the order in which they came.
 - A call that waits for goroutines steps aside: those may be about to make a call themselves.
 - A thread in `_idle` sleeps on its `bell`. Who takes it out gives it a job and rings. An interrupt
   may come in between: then it finds out when its rest is over.
@@ -141,7 +141,7 @@ class _Pool:
         return len(self._workers) - len(self._idle) - len(self._aside)
 
     def _match(self, *, may_start: bool = True) -> _Worker | None:
-        """Give idle threads the jobs that may begin; a worker to be started if one more is needed."""
+        """Give idle threads the jobs that may begin; a worker to start if they are too few."""
         while self._waiting and self._at_work() < self.most:
             job = next(iter(self._waiting))
             if not self._idle:
@@ -238,7 +238,7 @@ class _Pool:
         worker.calling = False
 
     def _next(self, worker: _Worker) -> None:
-        """Tell that a call is done, and wait for the next: there is none if the thread is to end."""
+        """Tell that a call is done, and wait for the next; none comes if the thread is to end."""
         done, worker.job = worker.job, None
         if self._lost or done is None:
             return

@@ -316,7 +316,7 @@ def test_groups_in_timeouts(much, rng):
         try:
             with timeout(rng.choice([0.001, 0.002, 0])), Group(limit=rng.choice([None, 1, 2])) as g:
                 for _ in range(rng.randrange(1, 4)):
-                    tasks.append(g.go(member, depth, alive))  # noqa: PERF401
+                    tasks.append(g.go(member, depth, alive))
         except (TimeoutError, ExceptionGroup):
             pass
         finally:

@@ -68,7 +68,7 @@ class Animal: ...
 class Cat(Animal): ...
 
 
-# --- starting goroutines: arguments are checked, results are known --------------------------------
+# --- starting goroutines: arguments are checked, results are known ------------------------------
 
 
 def starting() -> None:
@@ -147,7 +147,7 @@ def a_task_is_covariant(task: Task[Cat]) -> Task[Animal]:
     return task
 
 
-# --- channels -------------------------------------------------------------------------------------
+# --- channels -----------------------------------------------------------------------------------
 
 
 def channels() -> None:
@@ -204,7 +204,7 @@ def selecting(jobs: Chan[str], results: SendChan[int], stop: RecvChan[None] | No
         assert_type(closed.index, int | None)
 
 
-# --- time -----------------------------------------------------------------------------------------
+# --- time ---------------------------------------------------------------------------------------
 
 
 def timing() -> None:
@@ -221,7 +221,7 @@ def timing() -> None:
         assert_type(now, float)
 
 
-# --- scopes ---------------------------------------------------------------------------------------
+# --- scopes -------------------------------------------------------------------------------------
 
 
 def limiting() -> int:
@@ -242,7 +242,7 @@ def limiting() -> int:
         return 1  # and so no return is missing here: these two let everything pass
 
 
-# --- locks and friends ----------------------------------------------------------------------------
+# --- locks and friends --------------------------------------------------------------------------
 
 
 def locking(mutex: Mutex, both_ways: RWMutex, permits: Semaphore, waiting: WaitGroup) -> None:
@@ -260,7 +260,7 @@ def locking(mutex: Mutex, both_ways: RWMutex, permits: Semaphore, waiting: WaitG
     assert_type(atomic.Ref("a").load(), str)
 
 
-# --- contexts -------------------------------------------------------------------------------------
+# --- contexts -----------------------------------------------------------------------------------
 
 
 def cancelling(numbers: Chan[int]) -> Exception | None:
@@ -303,7 +303,7 @@ class Custom:
 assert_type(with_cancel(Custom()), tuple[Context, CancelFunc])
 
 
-# --- the package ----------------------------------------------------------------------------------
+# --- the package --------------------------------------------------------------------------------
 
 assert_type(gofer.__version__, str)
 assert_type(gofer.runtime.gomaxprocs(), int)
