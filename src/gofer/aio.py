@@ -160,7 +160,7 @@ class _Await(Generic[_T]):
 
     def __init__(self, awaitable: Awaitable[_T], loop: AbstractEventLoop) -> None:
         self._awaitable: Awaitable[_T] | None = awaitable
-        self._done = _core.outside_chan(1)  # room for the word, so that sending it never waits
+        self._done = _core.chan_in(0, 1)  # room for the word, so that sending it never waits
         self._error: BaseException | None = None
         self._loop = loop
         self._task: Future[_T] | None = None
