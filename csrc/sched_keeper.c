@@ -88,6 +88,16 @@ static bool watch(worker *k, bool busy, int64_t until) {
     }
 }
 
+/* One that starts, searches or was rung will see to it, once the system lets it: another would not be quicker. */
+static bool somebody_comes(void) {
+    if (atomic_load(&sched.searching)) return true;
+    for (int i = 0; i < n_workers(); i++) {
+        worker *w = live_worker(i);
+        if (w && atomic_load(&w->sleeping) == 2) return true;
+    }
+    return false;
+}
+
 static void keep(worker *k) {
     bool lingers = false;                        /* woken by a spawn: the next one need not ring again */
     while (!relaxed_load(&k->stop)) {
@@ -107,7 +117,7 @@ static void keep(worker *k) {
         bool stuck = watch(k, busy, until);
         PyEval_RestoreThread(k->ts);
         lingers = !busy && !atomic_exchange(&sched.keeper_rests, 0);
-        if (stuck && !wake_one(MAX_WORKERS) && !worker_start()) PyErr_Clear();
+        if (stuck && !somebody_comes() && !wake_one(MAX_WORKERS) && !worker_start()) PyErr_Clear();
     }
 }
 
