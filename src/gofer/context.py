@@ -50,7 +50,7 @@ from gofer._cancel import (
     first,
 )
 from gofer._check import refuse_coroutine_function
-from gofer._core import Chan, RecvChan, chan_in, go, here, never, select
+from gofer._core import Chan, RecvChan, chan_in, closed, go, here, never, select
 from gofer.errors import Canceled, DeadlineExceeded
 from gofer.time import Duration, now
 
@@ -106,8 +106,7 @@ class Context(Protocol):
 # --- contexts that are never cancelled ----------------------------------------------------------
 
 _NEVER: Final[RecvChan[None]] = never()
-_CLOSED: Final = Chan[None]()
-_CLOSED.close()
+_CLOSED: Final[Chan[None]] = closed()
 
 
 class _NeverCtx:
