@@ -179,6 +179,7 @@ static inline uint32_t gqueue_len(const gqueue *q) {       /* a hint, without th
 struct timers;
 struct poller;
 struct fd_table;
+struct bubble;
 
 enum { LOOK_AROUND = 61 };       /* every so many picks a worker looks at its timers and at the others first */
 

@@ -339,7 +339,14 @@ static PyObject *py_chan_in(PyObject *module, PyObject *const *args, Py_ssize_t 
     return PyErr_Occurred() ? NULL : (PyObject *)new_in((uint32_t)bubble, cap);
 }
 
-/* The receiver of a channel that nobody can send on: no bubble need wait for it. */
+/* Two for modules to have: nobody can wait for the one, or send on the other.  To make them is no use of the
+   library yet, and as good inside a bubble as outside. */
+static PyObject *py_closed_chan(PyObject *module, PyObject *unused) {
+    chan *c = new_in(EVERY_BUBBLE, 0);
+    if (c) c->closed = true;
+    return (PyObject *)c;
+}
+
 static PyObject *py_never(PyObject *module, PyObject *unused) {
     chan *c = new_in(EVERY_BUBBLE, 0);
     PyObject *receiver = c ? py_receiver(c) : NULL;
@@ -351,6 +358,7 @@ static PyMethodDef functions[] = {
     {"here", py_here, METH_NOARGS, NULL},
     {"chan_in", FAST(py_chan_in), METH_FASTCALL, NULL},
     {"never", py_never, METH_NOARGS, NULL},
+    {"closed", py_closed_chan, METH_NOARGS, NULL},
     {"select", FAST(py_select), METH_FASTCALL | METH_KEYWORDS,
      "select($module, /, *cases, default=False)\n--\n\n"
      "Wait until one of the cases can be done, do it, and return (index, value).\n\n"

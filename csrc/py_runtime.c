@@ -209,6 +209,20 @@ static PyObject *py_interrupted(PyObject *module, PyObject *const *args, Py_ssiz
 }
 
 static PyObject *interrupted;            /* the function above */
+static PyObject *first_use_hook;         /* when_used */
+
+static PyObject *py_when_used(PyObject *module, PyObject *fn) {
+    PyObject *before = first_use_hook;
+    first_use_hook = fn == Py_None ? NULL : Py_NewRef(fn);
+    return before ? before : Py_NewRef(Py_None);
+}
+
+static int tell_of_first_use(void) {
+    if (!first_use_hook) return 0;
+    PyObject *r = PyObject_CallNoArgs(first_use_hook);
+    Py_XDECREF(r);
+    return r ? 0 : -1;
+}
 
 static int attached(void) {
     PyObject *signal = PyImport_ImportModule("_signal"), *now = NULL, *usual = NULL, *done = NULL;
@@ -221,7 +235,7 @@ static int attached(void) {
     Py_XDECREF(now);
     Py_XDECREF(usual);
     Py_XDECREF(done);
-    return done ? 0 : -1;
+    return done ? tell_of_first_use() : -1;
 }
 
 /* --- the collector ------------------------------------------------------------------------------------------------------ */
@@ -314,6 +328,7 @@ static PyMethodDef functions[] = {
     {"end_run", py_end_run, METH_O, NULL},
     {"park_forever", FAST(py_park_forever), METH_FASTCALL, NULL},
     {"origin", py_origin, METH_O, NULL},
+    {"when_used", py_when_used, METH_O, NULL},
     {"set_hooks", FAST(py_set_hooks), METH_VARARGS | METH_KEYWORDS, NULL},
     {"set_exit_status", py_set_exit_status, METH_O, NULL},
     {NULL},

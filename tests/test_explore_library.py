@@ -6,6 +6,7 @@ What of the library is Python may be interrupted before each of its lines (`with
 
 import functools
 import operator
+import os
 from collections import Counter
 
 import pytest
@@ -43,6 +44,8 @@ from gofer.time import now
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
+SLOW = os.environ.get("GOFER_TEST_SLOWER", "1") != "1"
+
 LOCKS = [gofer.sync, _guard]
 CONTEXTS = [context, _cancel]
 
@@ -54,7 +57,7 @@ def every(fn, bound=2, schedules=30_000, **options):
     assert done.schedules > 1
 
 
-def many(fn, schedules=300, **options):
+def many(fn, schedules=60 if SLOW else 300, **options):
     """Under random ones of both kinds."""
     explore(fn, strategy="pct", schedules=schedules, depth=4, seed=1, **options)
     explore(fn, strategy="random", schedules=schedules, seed=1, **options)

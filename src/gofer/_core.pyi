@@ -103,6 +103,9 @@ def chan_in(bubble: int, cap: int, /) -> Chan[Any]:
 def never() -> RecvChan[Any]:
     """On which nothing ever arrives, inside a bubble as outside."""
 
+def closed() -> Chan[Any]:
+    """One that is closed already."""
+
 def select(*cases: _Case, default: bool = False) -> tuple[int, Any]: ...
 
 # --- time -----------------------------------------------------------------------------------
@@ -257,6 +260,9 @@ def set_hooks(
     swallows: Callable[[Goroutine], None],
     home: str,
 ) -> None: ...
+def when_used(fn: Callable[[], object] | None, /) -> Callable[[], object] | None:
+    """Have `fn` called when the main thread uses the library for the first time; the one before."""
+
 def begin_run() -> int: ...
 def end_run(outer: int, /) -> None: ...
 def park_forever() -> NoReturn: ...

@@ -52,7 +52,7 @@ from gofer._cancel import (
     first,
 )
 from gofer._check import refuse_coroutine_function
-from gofer._core import Chan, RecvChan, chan_in, go, here, never, select
+from gofer._core import Chan, RecvChan, chan_in, closed, go, here, never, select
 from gofer.errors import Canceled, DeadlineExceeded
 from gofer.scope import cancel_scope, shield
 from gofer.time import Duration, now
@@ -110,7 +110,7 @@ class Context(Protocol):
 # --- contexts that are never cancelled ----------------------------------------------------------
 
 _NEVER: Final[RecvChan[None]] = never()  # nobody has its sender
-_CLOSED: Final = Chan[None]()  # by whoever needs it: an import is to use nothing
+_CLOSED: Final[Chan[None]] = closed()
 
 
 class _NeverCtx:
