@@ -16,8 +16,8 @@
      Others may rob it, whoever they are.  As long as one is locked there is one that is not, and the keeper.
 
    A deadlock is declared by a worker about to sleep, under sched.lock, when every worker sleeps, no queue
-   holds anything, no timer is armed, no foreign thread that has used the library lives, no other Python
-   thread lives that a program would wait for at its end, and goroutine 1 waits.  It looks at one worker
+   holds anything, no timer is armed, nobody waits for a descriptor, no foreign thread that has used the
+   library lives, no other Python thread lives that a program would wait for at its end, and goroutine 1 waits.  It looks at one worker
    after the other; meanwhile one that it has not reached yet could wake one that it has passed, and fall
    asleep in time.  So if anybody fell asleep meanwhile, it leaves the question to that one. */
 #define _GNU_SOURCE
@@ -38,6 +38,7 @@ static sigset_t program_signals;   /* what the program's threads block */
 void worker_free(worker *w) {
     timers_free(w->timers);
     if (w->poller) netpoll_free(w->poller);
+    fds_free(w->fds);
     if (w->aux) stack_aux_free(w->aux);
     mem_free(w);
 }
@@ -47,7 +48,7 @@ worker *worker_new(void) {
     if (!w) { PyErr_NoMemory(); return NULL; }
     w->rng = (uint64_t)clock_ns() * 2 + 1;
     ring_init(&w->all);
-    if (!(w->timers = timers_new(w)) || !(w->aux = stack_aux_new())) PyErr_NoMemory();
+    if (!(w->timers = timers_new(w)) || !(w->aux = stack_aux_new()) || !(w->fds = fds_new())) PyErr_NoMemory();
     else if ((w->poller = netpoll_new())) return w;
     worker_free(w);
     return NULL;
@@ -76,12 +77,19 @@ static void worker_main(void *arg) {
     PyGILState_Release(held);
 }
 
+void *no_thread(void) {
+    PyErr_SetString(PyExc_RuntimeError, sched.exiting
+                    ? "gofer can not be used any more: the interpreter is exiting"
+                    : "gofer can not start another thread: the system has no more of them");
+    return NULL;
+}
+
 worker *worker_start(void) {
     worker *w = worker_new();
     if (!w) return NULL;
     lock_acquire(&sched.lock);
     w->index = n_workers() ? n_workers() : 1;
-    bool room = w->index < MAX_WORKERS;
+    bool room = w->index < MAX_WORKERS && !sched.exiting;
     if (room) {
         sched.all[w->index] = w;
         atomic_store(&sched.n, w->index + 1);
@@ -93,8 +101,7 @@ worker *worker_start(void) {
         atomic_fetch_sub(&sched.searching, 1);
         atomic_store(&w->stop, 2);               /* its place in the table stays taken */
     } else worker_free(w);
-    PyErr_SetString(PyExc_RuntimeError, "gofer can not start another thread: the system has no more of them");
-    return NULL;
+    return no_thread();
 }
 
 /* The main thread's idler is a goroutine of its own. */
@@ -173,14 +180,17 @@ static void share(G *g) {
 
 static int spawn_foreign(G *g) {
     /* The main thread may never have used us, or be busy with something else for long. */
-    if (n_workers() < 2 && !atomic_load(&sched.idle) && !worker_start()) return -1;
+    if (!keeper() || (n_workers() < 2 && !atomic_load(&sched.idle) && !worker_start())) {
+        if (!sched.exiting) return -1;
+        PyErr_Clear();                           /* nobody runs it any more, as at any moment from now on */
+    }
     share(g);
     return 0;
 }
 
 static void start_quietly(G *g) {
     worker *w = g_worker;
-    if (w == relaxed_load(&sched.keeper)) { share(g); return; }
+    if (!w || w == relaxed_load(&sched.keeper)) { share(g); return; }     /* or a thread that is in a bubble */
     relaxed_add(&w->spawned, 1);
     relaxed_add(&w->alive, 1);
     g_queue_fresh(w, g);
@@ -308,13 +318,13 @@ static bool other_threads(void) {
 }
 
 static bool all_quiet(void) {
-    if (sched.shared.n || atomic_load(&sched.threads)) return false;
+    if (sched.shared.n || atomic_load(&sched.threads) || atomic_load(&sched.calls)) return false;
     for (int i = 0; i < n_workers(); i++) {
         worker *w = sched.all[i];
         if (HOSTILE) usleep(20);                 /* the others need not wait for us */
         if (!w || relaxed_load(&w->stop) == 2) continue;
         if (atomic_load(&w->sleeping) != 1 || atomic_load(&w->inbox) || gqueue_len(&w->fresh)) return false;
-        if (atomic_load(&w->timers->first) != NEVER) return false;
+        if (atomic_load(&w->timers->first) != NEVER || fds_in_use(w->fds)) return false;
     }
     worker *k = atomic_load(&sched.keeper);
     return !k || (atomic_load(&k->sleeping) == 1 && atomic_load(&k->timers->first) == NEVER);
@@ -365,6 +375,7 @@ static void doze(worker *w) {
     PyEval_SaveThread();
     netpoll_wait(w->poller, until, signals);
     PyEval_RestoreThread(w->ts);
+    fds_dispatch(w);
     if (signals && ps_signals_pending(w->ts)) handle_signals();
 }
 
@@ -383,6 +394,10 @@ static bool is_told_to_end(worker *w) {
 static G *look(worker *w) {
     w->now = clock_ns();
     timers_run(w->timers, w->now);
+    if (UNLIKELY(fds_in_use(w->fds))) {
+        netpoll_wait(w->poller, 0, false);
+        fds_dispatch(w);
+    }
     if (is_told_to_end(w)) return w->host;
     G *g = take_shared(w);
     return g ? g : g_pick(w);
@@ -410,6 +425,17 @@ static G *find(worker *w) {
     if (atomic_fetch_sub(&sched.searching, 1) == 1 && work_for_others(w)) wake_another();
     return g;
 }
+
+/* --- descriptors ----------------------------------------------------------------------------------------------- */
+static void tell_tables(int fd, void (*what)(worker *, int)) {
+    for (int i = 0; i < n_workers(); i++) {
+        worker *w = live_worker(i);
+        if (w && fds_in_use(w->fds)) what(w, fd);
+    }
+}
+
+void sched_fd_closing(int fd) { tell_tables(fd, fds_closing); }
+void sched_fd_closed(int fd) { tell_tables(fd, fds_closed); }
 
 /* --- threads for one goroutine ---------------------------------------------------------------------------------------------- */
 static bool somebody_starts(void) {
@@ -542,11 +568,35 @@ static void thread_ended(PyObject *capsule) {
     if (g->scope) g_hooks.left(g);
     g_wake_joiners(g);
     worker *k = atomic_load(&sched.keeper);
-    if (!g->abandoned) atomic_fetch_sub(&sched.threads, 1);
+    if (!g->abandoned && !g->rests) atomic_fetch_sub(&sched.threads, 1);
     if (k) worker_ring(k);                              /* it may have been the last that could wake somebody */
     if (g == g_thread) g_thread = NULL;
     Py_DECREF(g);
 }
+
+uint32_t sched_call_begin(void) {
+    atomic_fetch_add(&sched.calls, 1);
+    return atomic_load(&sched.epoch);
+}
+
+void sched_call_over(uint32_t epoch) {
+    if (epoch == atomic_load(&sched.epoch)) atomic_fetch_sub(&sched.calls, 1);
+}
+
+void sched_look_for_deadlock(void) {
+    worker *k = atomic_load(&sched.keeper);
+    if (k) worker_ring(k);
+}
+
+void sched_thread_rests(void) {
+    G *g = g_thread;
+    if (!g || g->rests) return;
+    g->rests = true;
+    atomic_fetch_sub(&sched.threads, 1);
+    sched_look_for_deadlock();
+}
+
+static PyObject *thread_key;             /* "gofer.thread" */
 
 static int attach_thread(void) {
     if (!keeper()) return -1;
@@ -557,7 +607,7 @@ static int attach_thread(void) {
     if (!capsule) { Py_DECREF(g); return -1; }
     atomic_fetch_add(&sched.threads, 1);
     g_thread = g;
-    int result = PyDict_SetItemString(dict, "gofer.thread", capsule);
+    int result = PyDict_SetItem(dict, thread_key, capsule);
     Py_DECREF(capsule);                  /* when it could not be kept, this ends it */
     return result;
 }
@@ -566,7 +616,8 @@ static int attach(void) {
     return ps_is_main_thread() ? attach_main() : attach_thread();
 }
 
-void sched_init(void) {
+int sched_init(void) {
+    if (!(thread_key = PyUnicode_InternFromString("gofer.thread"))) return -1;
     atomic_store(&sched.procs, 1);
     atomic_store(&rt.ids, 1);
     g_hooks.find = find;
@@ -578,4 +629,5 @@ void sched_init(void) {
     g_hooks.start_quietly = start_quietly;
     g_hooks.armed = keeper_armed;
     g_hooks.unlock = unlock_thread;
+    return 0;
 }

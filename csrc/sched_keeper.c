@@ -119,6 +119,7 @@ static void keeper_main(void *arg) {
     PyGILState_STATE held = PyGILState_Ensure();
     g_worker = k;
     k->ts = PyThreadState_Get();
+    atomic_store(&k->live, 1);
     keep(k);
     g_worker = NULL;
     atomic_store(&k->stop, 2);
@@ -129,14 +130,16 @@ worker *keeper(void) {
     worker *k = atomic_load(&sched.keeper), *none = NULL;
     if (k) return k;
     if (!(k = worker_new())) return NULL;
-    if (!atomic_compare_exchange_strong(&sched.keeper, &none, k)) {
+    lock_acquire(&sched.lock);
+    bool ours = !sched.exiting && atomic_compare_exchange_strong(&sched.keeper, &none, k);
+    lock_release(&sched.lock);
+    if (!ours) {
         worker_free(k);
-        return none;
+        return none ? none : no_thread();
     }
     if (PyThread_start_new_thread(keeper_main, k) != PYTHREAD_INVALID_THREAD_ID) return k;
     atomic_store(&sched.keeper, NULL);
-    PyErr_SetString(PyExc_RuntimeError, "gofer can not start another thread: the system has no more of them");
-    return NULL;
+    return no_thread();
 }
 
 void keeper_wake(void) {

@@ -114,6 +114,8 @@ PYTHON_ROOMS = {
     "sync": {"_core", "errors", "_guard"},
     "scope": {"_core", "errors"},
     "context": {"_core", "errors", "_cancel", "_check", "scope", "time"},
+    "blocking": {"_core", "_check", "_guard"},
+    "aio": {"_core", "_check", "_guard", "chan", "errors", "scope"},
     "goroutine": {"_core", "errors", "_check", "_report", "scope"},
     "combine": {"_core", "errors", "_check", "goroutine"},
     "runtime": {"_core", "errors", "_report", "scope", "goroutine", "chan", "time", "sync"},

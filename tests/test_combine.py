@@ -1,7 +1,5 @@
 """gather, race and map: results, failures, and that nothing is left running."""
 
-# ruff: noqa: PT012
-
 import contextvars
 import functools
 import gc
@@ -534,7 +532,7 @@ def test_a_failure_is_raised_in_its_place(parked):
     results = []
     with pytest.raises(KeyError) as caught:
         for result in map(work, range(10)):
-            results.append(result)  # noqa: PERF402
+            results.append(result)
     assert caught.value is error
     assert results == [0, 1]
 
@@ -580,7 +578,7 @@ def test_a_failing_input_is_raised_after_the_results_before_it():
     results = []
     with pytest.raises(OSError) as caught:
         for result in map(lambda n: [gosched(), n][1], inputs()):
-            results.append(result)  # noqa: PERF402
+            results.append(result)
     assert caught.value is error
     assert results == [1, 2]
 

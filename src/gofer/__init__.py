@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from gofer import _platform as _platform  # first: says where gofer can not run
 from gofer import context, runtime, sync, time
+from gofer.blocking import blocking
 from gofer.chan import Chan, RecvChan, SendChan, select
 from gofer.combine import gather, race
 from gofer.combine import map as map  # not in __all__: a star import leaves the builtin alone
@@ -51,6 +52,7 @@ __all__ = [
     "WaitGroup",
     "after",
     "after_func",
+    "blocking",
     "cancel_scope",
     "context",
     "current",

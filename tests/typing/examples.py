@@ -28,6 +28,7 @@ from gofer import (
     WaitGroup,
     after,
     after_func,
+    cancel_scope,
     current,
     fork,
     gather,
@@ -37,7 +38,9 @@ from gofer import (
     race,
     run,
     select,
+    shield,
     sleep,
+    timeout,
 )
 from gofer.context import (
     CancelCauseFunc,
@@ -65,7 +68,7 @@ class Animal: ...
 class Cat(Animal): ...
 
 
-# --- starting goroutines: arguments are checked, results are known --------------------------------
+# --- starting goroutines: arguments are checked, results are known ------------------------------
 
 
 def starting() -> None:
@@ -144,7 +147,7 @@ def a_task_is_covariant(task: Task[Cat]) -> Task[Animal]:
     return task
 
 
-# --- channels -------------------------------------------------------------------------------------
+# --- channels -----------------------------------------------------------------------------------
 
 
 def channels() -> None:
@@ -201,7 +204,7 @@ def selecting(jobs: Chan[str], results: SendChan[int], stop: RecvChan[None] | No
         assert_type(closed.index, int | None)
 
 
-# --- time -----------------------------------------------------------------------------------------
+# --- time ---------------------------------------------------------------------------------------
 
 
 def timing() -> None:
@@ -218,7 +221,28 @@ def timing() -> None:
         assert_type(now, float)
 
 
-# --- locks and friends ----------------------------------------------------------------------------
+# --- scopes -------------------------------------------------------------------------------------
+
+
+def limiting() -> int:
+    with timeout(1.5) as limit, timeout(timedelta(seconds=1)), timeout(None):
+        assert_type(limit, timeout)
+        assert_type(limit.expired, bool)
+    with cancel_scope() as scope:
+        assert_type(scope, cancel_scope)
+        assert_type(scope.cancel(), None)
+    assert_type(scope.cancelled, bool)  # reached: a cancelled scope goes on after its block
+    with shield() as guarded:
+        assert_type(guarded, shield)
+    timeout("1")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    timeout()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    cancel_scope(1)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    limit.expired = True  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
+    with timeout(1), shield():
+        return 1  # and so no return is missing here: these two let everything pass
+
+
+# --- locks and friends --------------------------------------------------------------------------
 
 
 def locking(mutex: Mutex, both_ways: RWMutex, permits: Semaphore, waiting: WaitGroup) -> None:
@@ -236,7 +260,7 @@ def locking(mutex: Mutex, both_ways: RWMutex, permits: Semaphore, waiting: WaitG
     assert_type(atomic.Ref("a").load(), str)
 
 
-# --- contexts -------------------------------------------------------------------------------------
+# --- contexts -----------------------------------------------------------------------------------
 
 
 def cancelling(numbers: Chan[int]) -> Exception | None:
@@ -279,7 +303,7 @@ class Custom:
 assert_type(with_cancel(Custom()), tuple[Context, CancelFunc])
 
 
-# --- the package ----------------------------------------------------------------------------------
+# --- the package --------------------------------------------------------------------------------
 
 assert_type(gofer.__version__, str)
 assert_type(gofer.runtime.gomaxprocs(), int)
