@@ -247,7 +247,8 @@ def test_the_child_of_a_fork_is_unlocked(program):
     fork(here).join()
     pid = os.fork()
     if not pid:
-        assert fork(here).join() == here()
+        while fork(here).join() != here():
+            pass
         unlock_os_thread()
         lock_os_thread()
         assert fork(here).join() != here()
@@ -255,7 +256,7 @@ def test_the_child_of_a_fork_is_unlocked(program):
     _, status = os.waitpid(pid, 0)
     print(os.waitstatus_to_exitcode(status), fork(here).join() != here())
     """)
-    assert result == (0, "7 True\n", "")
+    assert result[:2] == (0, "7 True\n")  # from 3.12 on it warns
 
 
 def test_an_interrupt_arrives(program):
