@@ -569,5 +569,6 @@ int sched_init(void) {
     g_hooks.keeper = keeper;
     g_hooks.start_quietly = start_quietly;
     g_hooks.armed = keeper_armed;
+    fds_changed = sched_fd_closed;
     return 0;
 }

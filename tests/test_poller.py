@@ -677,10 +677,11 @@ def test_a_number_that_was_used_again(pipe):
     assert task.join() == FD_READ
 
 
-def test_one_that_was_closed_behind_our_back(pipe, parked):
+@places
+def test_one_that_was_closed_behind_our_back(pipe, parked, start):
     """By a library in C; whoever comes next finds it out."""
     r, _ = pipe()
-    old = fork(wait_fd, r, FD_READ, None)
+    old = start(wait_fd, r, FD_READ, None)
     parked(old)
     os.close(r)
     assert wait_fd(r, FD_READ, None) == FD_CLOSED
@@ -688,9 +689,10 @@ def test_one_that_was_closed_behind_our_back(pipe, parked):
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="a kqueue does not tell")
-def test_one_that_was_closed_behind_our_back_and_used_again(pipe, parked):
+@places
+def test_one_that_was_closed_behind_our_back_and_used_again(pipe, parked, start):
     r, _ = pipe()
-    old = fork(wait_fd, r, FD_READ, None)
+    old = start(wait_fd, r, FD_READ, None)
     parked(old)
     os.close(r)
     again, w = pipe()
