@@ -70,5 +70,7 @@ void fds_closing(worker *w, int fd);
 /* fd was closed, and may have been opened again since: wakes those that have come between fds_closing and
    that.  On macOS only if it is not open. */
 void fds_closed(worker *w, int fd);
+/* Supplied by the scheduler: fds_closed for every worker. */
+extern void (*fds_changed)(int fd);
 
 #endif

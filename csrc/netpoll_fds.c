@@ -11,7 +11,8 @@
    - Nothing is remembered of what the poller was asked for: a file that was closed has taken that with it,
      and who closes one in C does not tell.  So who comes asks for all that wait for the descriptor.
    - Who comes and is told that the poller does not know the file (`anew`) finds the number in other hands:
-     those that wait for it already wait for a file that is gone, and are woken.
+     those that wait for it already wait for a file that is gone, and are woken.  The other workers' tables
+     are asked to look as well (fds_changed).
    - A wait is in the table, and counted, from before its goroutine can be claimed until it has taken it out
      itself. */
 #include "netpoll.h"
@@ -61,6 +62,8 @@ static entry *entry_for(fd_table *t, int fd) {
     return t->entries[fd];
 }
 
+void (*fds_changed)(int fd);
+
 static fd_wait *wait_at(node *x) { return (fd_wait *)x; }
 
 /* Who waits for the descriptor and is served by `ready` goes into `woken`.  Under the lock. */
@@ -75,19 +78,21 @@ static void serve(entry *e, uint8_t ready, const fd_wait *but, waitq *woken) {
 }
 
 /* Asks for what those who wait for fd still want; `newest` is the one that has just come, if any.  Under the
-   lock; 0 or an errno, of which the others are told. */
-static int ask(worker *w, entry *e, int fd, const fd_wait *newest, waitq *woken) {
+   lock; 0 or an errno.  *anew: who has waited for it before waits for something else, and has been told. */
+static int ask(worker *w, entry *e, int fd, const fd_wait *newest, waitq *woken, bool *anew) {
     uint8_t wanted = 0;
-    bool anybody = false, anew = false;
+    bool anybody = false;
+    *anew = false;
     for (node *x = e->waits.next; x != &e->waits; x = x->next) {
         if (wait_at(x)->ready) continue;
         wanted |= wait_at(x)->events;
         anybody = true;
     }
     if (!anybody) return 0;
-    int error = netpoll_arm(w->poller, fd, wanted, e->serial + 1, &anew);
+    int error = netpoll_arm(w->poller, fd, wanted, e->serial + 1, anew);
     if (!error) e->serial++;
-    if (anew || (error && error != ENOMEM)) serve(e, FD_CLOSED, newest, woken);
+    if (error && error != ENOMEM) *anew = true;
+    if (*anew) serve(e, FD_CLOSED, newest, woken);
     return error;
 }
 
@@ -100,7 +105,7 @@ static void ready_all(waitq *woken) {
 
 /* --- waiting ------------------------------------------------------------------------------------------- */
 /* Under the lock; 0 or an errno.  It may be ready at once. */
-static int put_in(worker *w, fd_wait *f, waitq *woken) {
+static int put_in(worker *w, fd_wait *f, waitq *woken, bool *anew) {
     if (f->fd < 0 || ((size_t)f->fd >= w->fds->room && fcntl(f->fd, F_GETFD) < 0)) {
         f->ready = FD_CLOSED;
         return 0;
@@ -109,7 +114,7 @@ static int put_in(worker *w, fd_wait *f, waitq *woken) {
     if (!e) return ENOMEM;
     ring_insert_before(&e->waits, &f->link);
     f->queued = true;
-    int error = ask(w, e, f->fd, f, woken);
+    int error = ask(w, e, f->fd, f, woken, anew);
     if (error == EPERM) f->ready = f->events ? f->events : FD_BROKEN;
     else if (error == EBADF) f->ready = FD_CLOSED;
     else return error;
@@ -139,12 +144,14 @@ static int put_in_all(worker *w, fd_wait *waits, Py_ssize_t n, bool *at_once) {
     waitq woken;
     waitq_init(&woken);
     int error = 0;
-    lock_acquire(&w->fds->lock);
     for (Py_ssize_t i = 0; i < n && !error; i++) {
-        error = put_in(w, &waits[i], &woken);
+        bool anew = false;
+        lock_acquire(&w->fds->lock);
+        error = put_in(w, &waits[i], &woken, &anew);
         *at_once = *at_once || waits[i].ready;
+        lock_release(&w->fds->lock);
+        if (anew) fds_changed(waits[i].fd);
     }
-    lock_release(&w->fds->lock);
     ready_all(&woken);
     return error;
 }
@@ -244,8 +251,9 @@ void fds_dispatch(worker *w) {
     for (int i = 0; i < n; i++) {
         entry *e = entry_at(w->fds, events[i].fd);
         if (!e || e->serial != events[i].serial) continue;
+        bool anew;
         serve(e, events[i].ready, NULL, &woken);
-        ask(w, e, events[i].fd, NULL, &woken);
+        ask(w, e, events[i].fd, NULL, &woken, &anew);
     }
     lock_release(&w->fds->lock);
     ready_all(&woken);
@@ -266,7 +274,8 @@ void fds_closed(worker *w, int fd) {
     waitq_init(&woken);
     lock_acquire(&w->fds->lock);
     entry *e = entry_at(w->fds, fd);
-    if (e) ask(w, e, fd, NULL, &woken);
+    bool anew;
+    if (e) ask(w, e, fd, NULL, &woken, &anew);
     lock_release(&w->fds->lock);
     ready_all(&woken);
 }

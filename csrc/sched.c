@@ -629,5 +629,6 @@ int sched_init(void) {
     g_hooks.start_quietly = start_quietly;
     g_hooks.armed = keeper_armed;
     g_hooks.unlock = unlock_thread;
+    fds_changed = sched_fd_closed;
     return 0;
 }

@@ -228,7 +228,9 @@ class _Await(Generic[_T]):
 
     def _finish(self, error: BaseException | None) -> None:
         self._error = error
-        self._done.send(None)
+        _core.select(
+            (self._done.send, None), default=True
+        )  # the loop may have been closed meanwhile
         self._under_way.over()
 
 

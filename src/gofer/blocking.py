@@ -141,7 +141,7 @@ class _Pool:
         return len(self._workers) - len(self._idle) - len(self._aside)
 
     def _match(self, *, may_start: bool = True) -> _Worker | None:
-        """Give idle threads the jobs that may begin; a worker to start if they are too few."""
+        """Give idle threads the jobs that may begin; a worker to be started if needed."""
         while self._waiting and self._at_work() < self.most:
             job = next(iter(self._waiting))
             if not self._idle:

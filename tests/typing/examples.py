@@ -4,10 +4,10 @@ A line with `ignore` comments is a mistake that must be reported: a comment that
 an error itself.
 """
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from datetime import timedelta
 from functools import partial
-from typing import Any, assert_type
+from typing import Any, Literal, assert_type
 
 import gofer
 from gofer import (
@@ -28,6 +28,8 @@ from gofer import (
     WaitGroup,
     after,
     after_func,
+    aio,
+    blocking,
     cancel_scope,
     current,
     fork,
@@ -261,6 +263,34 @@ def locking(mutex: Mutex, both_ways: RWMutex, permits: Semaphore, waiting: WaitG
 
 
 # --- contexts -----------------------------------------------------------------------------------
+# --- calls that block, asyncio --------------------------------------------------------------------
+
+
+def calling() -> None:
+    assert_type(blocking(length, "four", factor=2), int)
+    blocking(length, 4)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    assert_type(blocking.wrap(length)("four", factor=2), int)
+    blocking.wrap(length)(4)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    assert_type(blocking.iter(["a"]), Iterator[str])
+    assert_type(blocking.limit(), int)
+
+
+async def crossing(numbers: Chan[int], source: RecvChan[int], sink: SendChan[int]) -> None:
+    assert_type(await aio.go(length, "four", factor=2), int)
+    await aio.go(length, 4)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    assert_type(await aio.recv(numbers), int)
+    assert_type(await aio.recv(source), int)
+    await aio.recv(sink)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    assert_type(await aio.recv_ok(source), tuple[int, Literal[True]] | tuple[None, Literal[False]])
+    await aio.send(numbers, 1)
+    await aio.send(sink, 1)
+    await aio.send(numbers.receiver, 1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    assert_type(await aio.select(source.recv, (sink.send, 1)), tuple[int, Any])
+    assert_type(aio.await_(aio.recv(source)), int)
+    aio.await_(length)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+# --- contexts -------------------------------------------------------------------------------------
 
 
 def cancelling(numbers: Chan[int]) -> Exception | None:
