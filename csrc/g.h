@@ -246,6 +246,7 @@ extern struct g_hooks {
     void (*start_quietly)(G *);            /* g_spawn for a timer's callback: allocates nothing */
     void (*armed)(worker *, int64_t when); /* a timer was put into its heap before all others */
     void (*unlock)(G *);                   /* one that has locked its thread will not run any more */
+    void (*fd_anew)(worker *, int fd);     /* it does not know the file: the others may wait for one that is gone */
     /* scope.c: */
     void (*inherit)(G *, G *from);         /* a new goroutine joins the scope of `from`, which is in one */
     void (*left)(G *);                     /* one that is in a scope has ended */

@@ -51,7 +51,7 @@ typedef struct fd_wait {
     G *g;
     int fd;
     uint8_t events, ready;       /* `ready` under the table's lock while queued; FD_BROKEN comes unasked */
-    bool queued;
+    bool queued, anew;           /* anew: others may wait under this number for a file that is gone */
 } fd_wait;
 
 typedef struct fd_table fd_table;

@@ -11,7 +11,8 @@
    - Nothing is remembered of what the poller was asked for: a file that was closed has taken that with it,
      and who closes one in C does not tell.  So who comes asks for all that wait for the descriptor.
    - Who comes and is told that the poller does not know the file (`anew`) finds the number in other hands:
-     those that wait for it already wait for a file that is gone, and are woken.
+     those that wait for it already, here or on other workers, may wait for a file that is gone: each table
+     is asked again, and they are woken.
    - A wait is in the table, and counted, from before its goroutine can be claimed until it has taken it out
      itself. */
 #include "netpoll.h"
@@ -76,7 +77,7 @@ static void serve(entry *e, uint8_t ready, const fd_wait *but, waitq *woken) {
 
 /* Asks for what those who wait for fd still want; `newest` is the one that has just come, if any.  Under the
    lock; 0 or an errno, of which the others are told. */
-static int ask(worker *w, entry *e, int fd, const fd_wait *newest, waitq *woken) {
+static int ask(worker *w, entry *e, int fd, fd_wait *newest, waitq *woken) {
     uint8_t wanted = 0;
     bool anybody = false, anew = false;
     for (node *x = e->waits.next; x != &e->waits; x = x->next) {
@@ -87,7 +88,10 @@ static int ask(worker *w, entry *e, int fd, const fd_wait *newest, waitq *woken)
     if (!anybody) return 0;
     int error = netpoll_arm(w->poller, fd, wanted, e->serial + 1, &anew);
     if (!error) e->serial++;
-    if (anew || (error && error != ENOMEM)) serve(e, FD_CLOSED, newest, woken);
+    if (anew || (error && error != ENOMEM)) {
+        serve(e, FD_CLOSED, newest, woken);
+        if (newest) newest->anew = true;
+    }
     return error;
 }
 
@@ -103,6 +107,7 @@ static void ready_all(waitq *woken) {
 static int put_in(worker *w, fd_wait *f, waitq *woken) {
     if (f->fd < 0 || ((size_t)f->fd >= w->fds->room && fcntl(f->fd, F_GETFD) < 0)) {
         f->ready = FD_CLOSED;
+        f->anew = true;
         return 0;
     }
     entry *e = entry_for(w->fds, f->fd);
@@ -146,6 +151,8 @@ static int put_in_all(worker *w, fd_wait *waits, Py_ssize_t n, bool *at_once) {
     }
     lock_release(&w->fds->lock);
     ready_all(&woken);
+    for (Py_ssize_t i = 0; i < n; i++)
+        if (waits[i].anew) g_hooks.fd_anew(w, waits[i].fd);
     return error;
 }
 
@@ -156,7 +163,7 @@ static Py_ssize_t wait_once(G *g, fd_wait *waits, Py_ssize_t n, alarm_clock *a, 
     for (Py_ssize_t i = 0; i < n; i++) {
         waits[i].g = g;
         waits[i].ready = 0;
-        waits[i].queued = false;
+        waits[i].queued = waits[i].anew = false;
     }
     if (n) atomic_fetch_add(&w->fds->waiting, 1);
     *error = put_in_all(w, waits, n, &at_once);

@@ -434,6 +434,14 @@ static void tell_tables(int fd, void (*what)(worker *, int)) {
     }
 }
 
+/* One that w asks for the first time: the others look whether they still know it. */
+static void fd_anew(worker *w, int fd) {
+    for (int i = 0; i < n_workers(); i++) {
+        worker *other = live_worker(i);
+        if (other && other != w && fds_in_use(other->fds)) fds_closed(other, fd);
+    }
+}
+
 void sched_fd_closing(int fd) { tell_tables(fd, fds_closing); }
 void sched_fd_closed(int fd) { tell_tables(fd, fds_closed); }
 
@@ -629,5 +637,6 @@ int sched_init(void) {
     g_hooks.start_quietly = start_quietly;
     g_hooks.armed = keeper_armed;
     g_hooks.unlock = unlock_thread;
+    g_hooks.fd_anew = fd_anew;
     return 0;
 }
