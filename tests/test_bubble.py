@@ -247,7 +247,7 @@ def test_timers_that_start_timers():
         with bubble():
             started = atomic.Int()
             for _ in range(100):
-                after_func(1, lambda: after_func(0, started.add, 1))
+                after_func(1, after_func, 0, started.add, 1)
             sleep(2)
             wait()
             assert started.load() == 100

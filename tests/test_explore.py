@@ -8,6 +8,7 @@ import gc
 import itertools
 import re
 import sys
+from contextlib import suppress
 
 import pytest
 
@@ -253,7 +254,9 @@ def test_without_the_bug_every_schedule_is_right(bug):
     assert done.complete
     assert done.schedules > 1
     for strategy in ("pct", "random"):
-        assert explore(bug.right, strategy=strategy, seed=3, schedules=200) == Exploration(200, False)
+        assert explore(bug.right, strategy=strategy, seed=3, schedules=200) == Exploration(
+            200, False
+        )
 
 
 def test_the_story_is_told_in_the_programs_lines():
@@ -428,7 +431,7 @@ def something_of_everything(happens):
 
 @pytest.mark.parametrize("strategy", ["pct", "random"])
 def test_a_seed_means_the_same_schedules(strategy):
-    options = dict(strategy=strategy, schedules=100)
+    options = {"strategy": strategy, "schedules": 100}
     first = orders_of(something_of_everything, seed=1, **options)[1]
     assert orders_of(something_of_everything, seed=1, **options)[1] == first
     assert orders_of(something_of_everything, seed=1000, **options)[1] != first
@@ -438,7 +441,7 @@ def test_a_seed_means_the_same_schedules(strategy):
 
 
 def test_a_collection_makes_no_difference():
-    options = dict(strategy="random", schedules=50, seed=1)
+    options = {"strategy": "random", "schedules": 50, "seed": 1}
     first = orders_of(something_of_everything, **options)[1]
     garbage = [[] for _ in range(100_000)]
     for a in garbage:
@@ -447,7 +450,7 @@ def test_a_collection_makes_no_difference():
     assert orders_of(something_of_everything, **options)[1] == first
 
 
-# --- the promise of "pct" -------------------------------------------------------------------------
+# --- the promise of "pct" -----------------------------------------------------------------------
 
 
 def test_a_bug_of_depth_two_is_found_as_often_as_promised():
@@ -459,7 +462,7 @@ def test_a_bug_of_depth_two_is_found_as_often_as_promised():
 
         def walker():
             for n in range(12):
-                steps.append(n)
+                steps.extend([n])
 
         def watcher():
             found = len(steps)
@@ -545,7 +548,7 @@ def test_a_livelock(fn, strategy):
     assert type(fails(fn, replay=name_of_schedule(error), steps=500)) is Livelock
 
 
-# --- what it does to the rest ----------------------------------------------------------------------
+# --- what it does to the rest -------------------------------------------------------------------
 
 
 def test_everything_is_as_before():
@@ -558,10 +561,8 @@ def test_everything_is_as_before():
     sys.settrace(tracer)
     try:
         for fn in (int, lambda: 1 / 0, spins_without_a_wait):
-            try:
+            with suppress(ZeroDivisionError, Livelock):
                 explore(fn, schedules=2, steps=200)
-            except (ZeroDivisionError, Livelock):
-                pass
             assert sys.gettrace() is tracer
             assert runtime.gomaxprocs() == there_are
             assert gc.isenabled()
@@ -644,7 +645,7 @@ def test_a_tracer_that_is_taken_off_and_set_again():
         sys.settrace(traced)
         two_of_three_steps(happens)
 
-    options = dict(strategy="exhaustive", bound=100, schedules=100_000)
+    options = {"strategy": "exhaustive", "bound": 100, "schedules": 100_000}
     done, orders = orders_of(fn, **options)
     assert done.complete
     assert set(orders) == set(itertools.permutations([0, 0, 0, 1, 1, 1]))
@@ -736,9 +737,10 @@ def test_within():
         cond.signal()
         happens("signalled")
 
-    options = dict(strategy="exhaustive", bound=1, schedules=5000)
+    options = {"strategy": "exhaustive", "bound": 1, "schedules": 5000}
     few, orders = orders_of(fn, **options)
     many, more = orders_of(fn, **options, within=[_cond])
-    assert few.complete and many.complete
+    assert few.complete
+    assert many.complete
     assert many.schedules > few.schedules
     assert set(orders) <= set(more)

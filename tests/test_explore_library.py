@@ -20,18 +20,20 @@ from gofer import (
     Semaphore,
     Ticker,
     WaitGroup,
+    _cancel,
+    _guard,
     after_func,
     cancel_scope,
     context,
     fork,
     go,
+    goroutine,
     gosched,
     select,
     shield,
     sleep,
     timeout,
 )
-from gofer import _cancel, _guard, goroutine
 from gofer import time as gofer_time
 from gofer.errors import Canceled, Cancelled, Closed
 from gofer.sync import Pool, SingleFlight, atomic, once_value
@@ -80,8 +82,7 @@ def test_each_value_arrives_once_and_in_order(cap):
         with Group() as senders:
             for n in range(2):
                 senders.go(send, n)
-            for _ in range(6):
-                got.append(ch.recv())
+            got.extend(ch.recv() for _ in range(6))
         assert sorted(got) == [(n, k) for n in range(2) for k in range(3)]
         for n in range(2):
             assert [k for m, k in got if m == n] == [0, 1, 2]
@@ -108,7 +109,7 @@ def test_what_was_sent_before_a_close_arrives(cap):
             for n in range(2):
                 g.go(send, n)
             g.go(ch.close)
-        assert sorted(sum((r.join() for r in receivers), [])) == sorted(sent)
+        assert sorted(v for r in receivers for v in r.join()) == sorted(sent)
         assert ch.recv_ok() == (None, False)
 
     many(fn)
@@ -433,7 +434,7 @@ def test_a_queue_made_of_a_cond():
     many(fn, within=LOCKS)
 
 
-# --- doing something once -------------------------------------------------------------------------
+# --- doing something once -----------------------------------------------------------------------
 
 
 def test_once_is_once_and_done_when_it_returns():
@@ -574,7 +575,7 @@ def test_a_pool_gives_each_object_to_one():
     many(fn, within=LOCKS)
 
 
-# --- groups and scopes ----------------------------------------------------------------------------
+# --- groups and scopes --------------------------------------------------------------------------
 
 
 def test_a_group_ends_with_its_members():
@@ -589,15 +590,15 @@ def test_a_group_ends_with_its_members():
             finally:
                 ended.append(n)
 
-        try:
+        def body():
             with Group() as g:
                 for n in range(4):
                     g.go(member, n)
                 Chan().recv()
-        except* ValueError as group:
-            assert len(group.exceptions) == 1
-        else:
-            raise AssertionError("it has failed")
+
+        with pytest.raises(ExceptionGroup) as caught:
+            body()
+        assert [type(error) for error in caught.value.exceptions] == [ValueError]
         assert sorted(ended) == [*range(4)]
 
     many(fn, within=[goroutine])
@@ -739,7 +740,7 @@ def test_a_timeout_and_a_cancel_at_the_same_moment():
     every(fn)
 
 
-# --- contexts and tickers ---------------------------------------------------------------------------
+# --- contexts and tickers -----------------------------------------------------------------------
 
 
 def test_a_context_ends_with_all_below_it():

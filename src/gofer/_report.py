@@ -110,7 +110,7 @@ def _id(row: Row) -> int:
 
 
 _HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
-_floor = (_HERE + "__main__.py",)  # where `gofer run` begins
+_floor: tuple[str, ...] = (_HERE + "__main__.py",)  # where `gofer run` begins
 
 
 def add_floor(*files: str) -> None:

@@ -13,7 +13,7 @@ import os
 import random
 import sys
 import sysconfig
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from types import CodeType, ModuleType
@@ -164,7 +164,7 @@ def _places(module: ModuleType) -> Iterator[str]:
 
 
 @contextmanager
-def _alone() -> Iterator[None]:
+def _alone() -> Generator[None]:
     """Without what would disturb a run; the trace function that is set inside ends with it."""
     workers = _core.gomaxprocs(1)
     collects = gc.isenabled()
@@ -218,8 +218,8 @@ def _run(fn: Callable[[], object], plan: _Plan, steps: int, tracer: _Tracer) -> 
     try:
         if overran and not isinstance(error, _PASSING):
             livelock = Livelock(
-                f"the goroutines went on for more than {steps} steps and did not end: they wait for "
-                "each other without blocking, or need more steps (explore(..., steps=))"
+                f"the goroutines went on for more than {steps} steps and did not end: they wait "
+                "for each other without blocking, or need more steps (explore(..., steps=))"
             )
             livelock.__cause__ = error
             error = livelock
