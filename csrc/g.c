@@ -11,7 +11,7 @@ const char *const wait_reason_names[WHY_COUNT] = {
     [WHY_NONE] = "", [WHY_SEND] = "chan send", [WHY_RECV] = "chan receive", [WHY_SELECT] = "select",
     [WHY_SELECT_EMPTY] = "select (no cases)", [WHY_SLEEP] = "sleep", [WHY_JOIN] = "join",
     [WHY_MUTEX] = "mutex lock", [WHY_SEMAPHORE] = "semaphore acquire",
-    [WHY_WAITGROUP] = "wait group", [WHY_FOREVER] = "for ever", [WHY_UNWIND] = "unwinding the others", [WHY_BUBBLE] = "bubble",
+    [WHY_WAITGROUP] = "wait group", [WHY_FOREVER] = "for ever", [WHY_UNWIND] = "unwinding the others", [WHY_BUBBLE] = "bubble", [WHY_IO] = "IO wait",
     [WHY_IDLE] = "idle",
 };
 
@@ -83,8 +83,6 @@ static void init_references(G *g) {
 #endif
 }
 
-static _Atomic(uint32_t) hostile_count;      /* the hostile build's: how many there are, on all workers */
-
 static G *g_alloc(worker *w, enum g_kind kind) {
     G *g;
     if (kind == KIND_TASK) {
@@ -100,7 +98,6 @@ static G *g_alloc(worker *w, enum g_kind kind) {
         memset((char *)g + offsetof(G, next), 0, sizeof *g - offsetof(G, next));
     }
     init_references(g);
-    if (HOSTILE) atomic_fetch_add(&hostile_count, 1);
     g->kind = (uint8_t)kind;
     relaxed_store(&g->state, G_NEW);
     g->w.g = g;
@@ -111,7 +108,6 @@ static G *g_alloc(worker *w, enum g_kind kind) {
 /* tp_dealloc of Goroutine and Task, after their own fields: it is dead, or was never queued. */
 void g_free(G *g) {
     worker *w = g_worker;
-    if (HOSTILE) atomic_fetch_sub(&hostile_count, 1);
     if (g->kind == KIND_TASK) { PyObject_GC_Del(g); return; }
     if (!w || w->n_free >= POOL_KEEP) { PyObject_Free(g); return; }
     if (HOSTILE) memset((char *)g + offsetof(G, next), POISON, sizeof *g - offsetof(G, next));
@@ -195,14 +191,17 @@ void g_clear(G *g) {
 
 void g_discard(G *g) { Py_DECREF(g); }
 
+int g_spawn_apart(G *g) {
+    Py_INCREF(g);
+    if (g_hooks.spawn_foreign(g) == 0) return 0;
+    Py_DECREF(g);
+    return -1;
+}
+
 int g_spawn(G *g) {
     worker *w = g_worker;
+    if (UNLIKELY(!w)) return g_spawn_apart(g);
     Py_INCREF(g);                        /* the runtime's, until it is dead */
-    if (UNLIKELY(!w)) {
-        if (g_hooks.spawn_foreign(g) == 0) return 0;
-        Py_DECREF(g);
-        return -1;
-    }
     relaxed_add(&w->spawned, 1);
     relaxed_add(&w->alive, 1);
     g_queue_fresh(w, g);
@@ -241,7 +240,7 @@ void g_drain(worker *w) {
 
 static G *pick_queued(worker *w) {
     G *r = w->ready.head;
-    if (gqueue_len(&w->fresh)) {
+    if (gqueue_len(&w->fresh) && g_may_start(w)) {
         lock_acquire(&w->fresh_lock);
         G *f = w->fresh.head;
         if (f && (!r || (int32_t)(f->stamp - r->stamp) < 0)) {
@@ -391,9 +390,15 @@ static NOINLINE void reap(worker *w) {
     }
 }
 
+/* Collections take half of the time at most, however many objects there are. */
 static NOINLINE void hostile_moment(worker *w) {
-    uint32_t rare = 64 + relaxed_load(&hostile_count) / 4;    /* it looks at each of them */
-    if (rng_below(&w->rng, rare) == 0 && !g_collecting) PyGC_Collect();
+    static _Atomic(int64_t) next;
+    if (rng_below(&w->rng, 64) || g_collecting) return;
+    int64_t start = clock_ns();
+    if (start < relaxed_load(&next)) return;
+    PyGC_Collect();
+    int64_t end = clock_ns();
+    relaxed_store(&next, end + (end - start));
 }
 
 /* A killed goroutine whose wait was served all the same ends at its next bytecode boundary. */
@@ -470,6 +475,7 @@ void g_disturb(G *g, uint8_t bits, enum wake why) {
 
 void g_cancel(G *g) {
     atomic_store(&g->cancelled, 1);
+    if (atomic_load(&g->shielded)) return;       /* it looks when it leaves the shield */
     g_disturb(g, P_CANCEL, W_CANCEL);
 }
 
@@ -477,6 +483,7 @@ void g_cancel(G *g) {
 static void abandon(G *g) {
     worker *w = g->worker;
     g->abandoned = true;
+    if (g->locks) g_hooks.unlock(g);
     relaxed_add(&w->alive, -1);
     relaxed_store(&g->wait, W_ABANDONED);
     g_park(g, WHY_FOREVER, NULL);
@@ -501,7 +508,26 @@ static int cancelled_error(G *g) {
     return -1;
 }
 
+void g_before_wait(G *g, PyObject *fn) {
+    PyObject *old = g->at_end_arg;
+    g->at_end_arg = Py_XNewRef(fn);
+    if (fn) word_set_bits(&g->pending, P_BEFORE);
+    else word_clear_bits(&g->pending, P_BEFORE);
+    Py_XDECREF(old);
+}
+
+static int call_before_wait(G *g) {
+    PyObject *fn = g->at_end_arg;
+    g->at_end_arg = NULL;
+    word_clear_bits(&g->pending, P_BEFORE);
+    PyObject *result = PyObject_CallNoArgs(fn);
+    Py_DECREF(fn);
+    Py_XDECREF(result);
+    return result ? 0 : -1;
+}
+
 static NOINLINE int pending_error(G *g) {
+    if (UNLIKELY(relaxed_load(&g->pending) & P_BEFORE) && call_before_wait(g) < 0) return -1;
     uint8_t bits = relaxed_load(&g->pending);
     if (bits & P_KILL) {
         if (g->worker->async_exit) exit_now(g->worker);
@@ -733,6 +759,7 @@ static void g_main(void) {
         assert(ts->datastack_chunk == g->root);
 
         ring_remove(&g->all);
+        if (UNLIKELY(g->locks)) g_hooks.unlock(g);
         if (!g->abandoned) relaxed_add(&w->alive, -1);
         g_wake_joiners(g);
         if (UNLIKELY(g->scope != NULL)) g_hooks.left(g);

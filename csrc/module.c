@@ -52,9 +52,8 @@ static int exec(PyObject *module) {
     done = true;
     if (ps_init() < 0 || take_errors() < 0) return -1;
     pool_install();
-    sched_init();
-    return py_g_add(module) < 0 || py_chan_add(module) < 0 || py_time_add(module) < 0 || py_sync_add(module) < 0
-        || py_scope_add(module) < 0 || py_explore_add(module) < 0
+    return sched_init() < 0 || py_g_add(module) < 0 || py_chan_add(module) < 0 || py_time_add(module) < 0
+        || py_sync_add(module) < 0 || py_scope_add(module) < 0 || py_explore_add(module) < 0 || py_io_add(module) < 0
         || py_runtime_add(module) < 0 || show_frames_to_collector() < 0 ? -1 : 0;
 }
 

@@ -92,6 +92,17 @@ static PyObject *py_fork(PyObject *module, PyObject *const *args, Py_ssize_t nar
     return py_start(KIND_TASK, args, nargs, kwnames, NULL, NULL);
 }
 
+/* fork() for somebody who is about to block the calling thread: any other worker is to start it. */
+static PyObject *py_fork_apart(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
+    if (UNLIKELY(py_check_callable("fork", args, nargs) < 0)) return NULL;
+    G *g = g_new(KIND_TASK, args, nargs, kwnames);
+    if (!g) return NULL;
+    G *self = g_self_quick();
+    if (self->scope) g_hooks.inherit(g, self);
+    if (g_spawn_apart(g) < 0) { Py_DECREF(g); return NULL; }
+    return (PyObject *)g;
+}
+
 static PyObject *py_current(PyObject *module, PyObject *unused) {
     return Py_XNewRef((PyObject *)g_self());
 }
@@ -180,17 +191,20 @@ static void main_ended(PyObject *result) {
 }
 
 /* --- Goroutine ------------------------------------------------------------------------------------------------ */
-static const char *state_name(const G *g) {
-    switch (g_seen_state(g)) {
-    case G_RUNNING: return "running";
-    case G_WAITING: return "waiting";
-    case G_DEAD: return "dead";
-    default: return "runnable";
-    }
+static const char *const state_names[] = {
+    [G_NEW] = "runnable", [G_RUNNABLE] = "runnable", [G_RUNNING] = "running", [G_WAITING] = "waiting",
+    [G_DEAD] = "dead",
+};
+static PyObject *states[G_DEAD + 1];     /* the same as str */
+
+static int make_states(void) {
+    for (int i = 0; i <= G_DEAD; i++)
+        if (!(states[i] = PyUnicode_InternFromString(state_names[i]))) return -1;
+    return 0;
 }
 
 static PyObject *goroutine_id(G *g, void *unused) { return PyLong_FromUnsignedLongLong(g->id); }
-static PyObject *goroutine_state(G *g, void *unused) { return PyUnicode_InternFromString(state_name(g)); }
+static PyObject *goroutine_state(G *g, void *unused) { return Py_NewRef(states[g_seen_state(g)]); }
 static PyObject *goroutine_done(G *g, void *unused) { return PyBool_FromLong(g_is_dead(g)); }
 
 static PyObject *goroutine_name(G *g, void *unused) {
@@ -226,10 +240,10 @@ static PyObject *goroutine_repr(G *g) {
     PyObject *name = goroutine_name(g, NULL);
     if (!name) return NULL;
     const char *kind = g->kind == KIND_TASK ? "Task" : "Goroutine";
-    const char *state = state_name(g);
-    const char *why = strcmp(state, "waiting") ? "" : wait_reason_names[relaxed_load(&g->why)];
+    enum g_state state = g_seen_state(g);
+    const char *why = state == G_WAITING ? wait_reason_names[relaxed_load(&g->why)] : "";
     PyObject *r = PyUnicode_FromFormat("<%s %llu %R %s%s%s%s>", kind, (unsigned long long)g->id, name,
-                                       state, *why ? " (" : "", why, *why ? ")" : "");
+                                       state_names[state], *why ? " (" : "", why, *why ? ")" : "");
     Py_DECREF(name);
     return r;
 }
@@ -370,6 +384,7 @@ static PyMethodDef functions[] = {
      "Start fn(*args, **kwargs) as a goroutine and return its Task, whose join() returns its value or raises\n"
      "its exception. A failure that nobody joins is reported through sys.unraisablehook when the task is\n"
      "dropped. Does not wait. TypeError as for go()."},
+    {"fork_apart", FAST(py_fork_apart), METH_FASTCALL | METH_KEYWORDS, NULL},
     {"current", py_current, METH_NOARGS,
      "current($module, /)\n--\n\n"
      "The Goroutine that calls this; in a plain thread an object that stands for the thread."},
@@ -383,6 +398,6 @@ int py_g_add(PyObject *module) {
     g_hooks.failed = failed;
     g_hooks.main_ended = main_ended;
     g_hooks.swallows = swallows;
-    return PyModule_AddType(module, &Goroutine_Type) < 0 || PyModule_AddType(module, &Task_Type) < 0
-        || PyModule_AddFunctions(module, functions) < 0 ? -1 : 0;
+    return make_states() < 0 || PyModule_AddType(module, &Goroutine_Type) < 0
+        || PyModule_AddType(module, &Task_Type) < 0 || PyModule_AddFunctions(module, functions) < 0 ? -1 : 0;
 }

@@ -33,6 +33,16 @@ static PyObject *py_stats(PyObject *module, PyObject *unused) {
                          "stolen", (unsigned long long)s.stolen, "sleeps", (unsigned long long)s.sleeps);
 }
 
+static PyObject *py_lock_os_thread(PyObject *module, PyObject *unused) {
+    if (sched_lock_thread() < 0) return NULL;
+    Py_RETURN_NONE;
+}
+
+static PyObject *py_unlock_os_thread(PyObject *module, PyObject *unused) {
+    sched_unlock_thread();
+    Py_RETURN_NONE;
+}
+
 /* --- the picture of all goroutines ---------------------------------------------------------------------------- */
 /* While the world stands still nothing of Python's may be allocated: what is seen is noted in raw memory, and
    told afterwards. */
@@ -301,6 +311,18 @@ static PyMethodDef functions[] = {
     {"stats", py_stats, METH_NOARGS,
      "stats($module, /)\n--\n\n"
      "Counters since the start: goroutines (now), workers (now), switches, spawned, stolen, sleeps."},
+    {"lock_os_thread", py_lock_os_thread, METH_NOARGS,
+     "lock_os_thread($module, /)\n--\n\n"
+     "Keep the thread of the calling goroutine to itself: no other goroutine starts on it until unlock_os_thread()\n"
+     "was called as often as this, or the goroutine ends. For C libraries that tie something to a thread.\n\n"
+     "What this goroutine starts, and whatever else has not started, starts on another worker; under the GIL too,\n"
+     "where others then may run between any two bytecodes. A goroutine never leaves its thread, so those that had\n"
+     "started there before still take their turns: lock it before anything else is started. The thread does not\n"
+     "end with a goroutine that ends locked, as it would in Go; it is unlocked. The child of a fork is unlocked too.\n"
+     "In a plain thread it does nothing. Does not wait. RuntimeError if the system has no thread for the others."},
+    {"unlock_os_thread", py_unlock_os_thread, METH_NOARGS,
+     "unlock_os_thread($module, /)\n--\n\n"
+     "Take back one lock_os_thread(); nothing, as in Go, if there is none. Does not wait."},
     {"snapshot", py_snapshot, METH_NOARGS, NULL},
     {"begin_run", py_begin_run, METH_NOARGS, NULL},
     {"end_run", py_end_run, METH_O, NULL},

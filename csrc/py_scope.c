@@ -288,7 +288,14 @@ PyTypeObject Bubble_Type = {
     .tp_methods = bubble_methods,
 };
 
+/* --- functions ------------------------------------------------------------------------------------------------ */
+static PyObject *is_cancellation(PyObject *module, PyObject *const *args, Py_ssize_t nargs) {
+    if (UNLIKELY(nargs != 2)) { PyErr_BadArgument(); return NULL; }
+    return PyBool_FromLong(scope_is_cancellation(args[0], args[1] == Py_True));
+}
+
 static PyMethodDef functions[] = {
+    {"is_cancellation", FAST(is_cancellation), METH_FASTCALL, NULL},
     {"bubble_wait", FAST(py_bubble_wait), METH_FASTCALL, NULL},
     {NULL},
 };

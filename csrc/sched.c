@@ -12,10 +12,12 @@
    - A worker searches (steals) before it sleeps; while one searches, a spawn wakes no other.  The last one
      that stops searching because it found something wakes the next, if more is there.
    - sched.all[0] is the main thread's; a worker's place in the table is never given to another thread.
+   - A worker whose thread is locked starts nothing: it does not search, and is not rung for what has not started.
+     Others may rob it, whoever they are.  As long as one is locked there is one that is not, and the keeper.
 
    A deadlock is declared by a worker about to sleep, under sched.lock, when every worker sleeps, no queue
-   holds anything, no timer is armed, no foreign thread that has used the library lives, no other Python
-   thread lives that a program would wait for at its end, and goroutine 1 waits.  It looks at one worker
+   holds anything, no timer is armed, nobody waits for a descriptor, no foreign thread that has used the
+   library lives, no other Python thread lives that a program would wait for at its end, and goroutine 1 waits.  It looks at one worker
    after the other; meanwhile one that it has not reached yet could wake one that it has passed, and fall
    asleep in time.  So if anybody fell asleep meanwhile, it leaves the question to that one. */
 #define _GNU_SOURCE
@@ -36,6 +38,7 @@ static sigset_t program_signals;   /* what the program's threads block */
 void worker_free(worker *w) {
     timers_free(w->timers);
     if (w->poller) netpoll_free(w->poller);
+    fds_free(w->fds);
     if (w->aux) stack_aux_free(w->aux);
     mem_free(w);
 }
@@ -45,7 +48,7 @@ worker *worker_new(void) {
     if (!w) { PyErr_NoMemory(); return NULL; }
     w->rng = (uint64_t)clock_ns() * 2 + 1;
     ring_init(&w->all);
-    if (!(w->timers = timers_new(w)) || !(w->aux = stack_aux_new())) PyErr_NoMemory();
+    if (!(w->timers = timers_new(w)) || !(w->aux = stack_aux_new()) || !(w->fds = fds_new())) PyErr_NoMemory();
     else if ((w->poller = netpoll_new())) return w;
     worker_free(w);
     return NULL;
@@ -74,12 +77,19 @@ static void worker_main(void *arg) {
     PyGILState_Release(held);
 }
 
+void *no_thread(void) {
+    PyErr_SetString(PyExc_RuntimeError, sched.exiting
+                    ? "gofer can not be used any more: the interpreter is exiting"
+                    : "gofer can not start another thread: the system has no more of them");
+    return NULL;
+}
+
 worker *worker_start(void) {
     worker *w = worker_new();
     if (!w) return NULL;
     lock_acquire(&sched.lock);
     w->index = n_workers() ? n_workers() : 1;
-    bool room = w->index < MAX_WORKERS;
+    bool room = w->index < MAX_WORKERS && !sched.exiting;
     if (room) {
         sched.all[w->index] = w;
         atomic_store(&sched.n, w->index + 1);
@@ -91,8 +101,7 @@ worker *worker_start(void) {
         atomic_fetch_sub(&sched.searching, 1);
         atomic_store(&w->stop, 2);               /* its place in the table stays taken */
     } else worker_free(w);
-    PyErr_SetString(PyExc_RuntimeError, "gofer can not start another thread: the system has no more of them");
-    return NULL;
+    return no_thread();
 }
 
 /* The main thread's idler is a goroutine of its own. */
@@ -137,7 +146,7 @@ void worker_ring(worker *w) {
 bool wake_one(int among) {
     for (int i = 0, n = n_workers(); i < n && i < among; i++) {
         worker *w = live_worker(i);
-        if (w && atomic_load(&w->sleeping) == 1) { worker_ring(w); return true; }
+        if (w && g_may_start(w) && atomic_load(&w->sleeping) == 1) { worker_ring(w); return true; }
     }
     return false;
 }
@@ -145,10 +154,9 @@ bool wake_one(int among) {
 /* Work was put where others may take it. */
 static NOINLINE void wake_another(void) {
     static _Atomic(int) refused;
-    int procs = relaxed_load(&sched.procs);
     if (atomic_load(&sched.searching)) return;
-    if (atomic_load(&sched.idle) && wake_one(procs)) return;
-    if (n_workers() >= procs || relaxed_load(&refused) > 100) return;
+    if (atomic_load(&sched.idle) && wake_one(n_starters())) return;
+    if (n_workers() >= n_starters() || relaxed_load(&refused) > 100) return;
     if (!keeper() || !worker_start()) { atomic_fetch_add(&refused, 1); PyErr_Clear(); }
 }
 
@@ -157,8 +165,8 @@ static void spawned(worker *w) {
     if (relaxed_load(&sched.procs) == 1 && !relaxed_load(&sched.keeper)) return;    /* one thread, as ever */
     atomic_thread_fence(memory_order_seq_cst);
     keeper_wake();
-    if (relaxed_load(&sched.procs) == 1 || relaxed_load(&sched.searching)) return;
-    if (relaxed_load(&sched.idle) || relaxed_load(&sched.n) < relaxed_load(&sched.procs)) wake_another();
+    if (n_starters() == 1 || relaxed_load(&sched.searching)) return;
+    if (relaxed_load(&sched.idle) || relaxed_load(&sched.n) < n_starters()) wake_another();
 }
 
 /* Into the shared queue: from a thread that runs no goroutines itself. */
@@ -172,7 +180,10 @@ static void share(G *g) {
 
 static int spawn_foreign(G *g) {
     /* The main thread may never have used us, or be busy with something else for long. */
-    if (n_workers() < 2 && !atomic_load(&sched.idle) && !worker_start()) return -1;
+    if (!keeper() || (n_workers() < 2 && !atomic_load(&sched.idle) && !worker_start())) {
+        if (!sched.exiting) return -1;
+        PyErr_Clear();                           /* nobody runs it any more, as at any moment from now on */
+    }
     share(g);
     return 0;
 }
@@ -184,13 +195,13 @@ static void start_quietly(G *g) {
     relaxed_add(&w->alive, 1);
     g_queue_fresh(w, g);
     atomic_thread_fence(memory_order_seq_cst);
-    if (relaxed_load(&sched.idle) && !relaxed_load(&sched.searching)) wake_one(relaxed_load(&sched.procs));
+    if (relaxed_load(&sched.idle) && !relaxed_load(&sched.searching)) wake_one(n_starters());
     keeper_wake();
 }
 
 /* --- finding work -------------------------------------------------------------------------------------------- */
 static G *take_shared(worker *w) {
-    if (LIKELY(!gqueue_len(&sched.shared))) return NULL;
+    if (LIKELY(!gqueue_len(&sched.shared)) || !g_may_start(w)) return NULL;
     lock_acquire(&sched.lock);
     G *g = gqueue_pop(&sched.shared);
     lock_release(&sched.lock);
@@ -198,7 +209,7 @@ static G *take_shared(worker *w) {
     return g;
 }
 
-static bool may_steal(const worker *w) { return w->index < relaxed_load(&sched.procs); }
+static bool may_steal(const worker *w) { return w->index < n_starters(); }
 
 static bool can_be_robbed(worker *w, worker *victim) {
     return victim && victim != w && !victim->choose && gqueue_len(&victim->fresh);
@@ -217,14 +228,15 @@ static void rob(worker *w, worker *victim) {
     lock_release(&w->fresh_lock);
 }
 
-/* A worker beyond gomaxprocs leaves others their work, unless the keeper has found them stuck since. */
+/* A worker beyond gomaxprocs leaves others their work, unless they are locked or the keeper has found them stuck
+   since. */
 static bool is_stuck(worker *victim) {
-    return relaxed_load(&victim->stuck_at) == relaxed_load(&victim->tick);
+    return !g_may_start(victim) || relaxed_load(&victim->stuck_at) == relaxed_load(&victim->tick);
 }
 
 static bool steal(worker *w) {
     int n = n_workers();
-    if (n < 2) return false;
+    if (n < 2 || !g_may_start(w)) return false;
     uint32_t at = rng_below(&w->rng, (uint32_t)n);
     for (int i = 0; i < n; i++) {
         worker *victim = live_worker((int)((at + (uint32_t)i) % (uint32_t)n));
@@ -236,6 +248,7 @@ static bool steal(worker *w) {
 }
 
 static bool somebody_to_rob(worker *w) {
+    if (!g_may_start(w)) return false;
     for (int i = 0, n = n_workers(); i < n; i++) {
         worker *victim = live_worker(i);
         if (can_be_robbed(w, victim) && (may_steal(w) || is_stuck(victim))) return true;
@@ -245,7 +258,8 @@ static bool somebody_to_rob(worker *w) {
 
 /* Anything that this worker would find if it looked. */
 static bool work_for(worker *w) {
-    return atomic_load(&w->inbox) || gqueue_len(&sched.shared) || relaxed_load(&w->stop) || somebody_to_rob(w);
+    return atomic_load(&w->inbox) || relaxed_load(&w->stop) || (gqueue_len(&sched.shared) && g_may_start(w))
+        || somebody_to_rob(w);
 }
 
 /* While we searched, spawns have woken nobody. */
@@ -304,13 +318,13 @@ static bool other_threads(void) {
 }
 
 static bool all_quiet(void) {
-    if (sched.shared.n || atomic_load(&sched.threads)) return false;
+    if (sched.shared.n || atomic_load(&sched.threads) || atomic_load(&sched.calls)) return false;
     for (int i = 0; i < n_workers(); i++) {
         worker *w = sched.all[i];
         if (HOSTILE) usleep(20);                 /* the others need not wait for us */
         if (!w || relaxed_load(&w->stop) == 2) continue;
         if (atomic_load(&w->sleeping) != 1 || atomic_load(&w->inbox) || gqueue_len(&w->fresh)) return false;
-        if (atomic_load(&w->timers->first) != NEVER) return false;
+        if (atomic_load(&w->timers->first) != NEVER || fds_in_use(w->fds)) return false;
     }
     worker *k = atomic_load(&sched.keeper);
     return !k || (atomic_load(&k->sleeping) == 1 && atomic_load(&k->timers->first) == NEVER);
@@ -361,6 +375,7 @@ static void doze(worker *w) {
     PyEval_SaveThread();
     netpoll_wait(w->poller, until, signals);
     PyEval_RestoreThread(w->ts);
+    fds_dispatch(w);
     if (signals && ps_signals_pending(w->ts)) handle_signals();
 }
 
@@ -379,6 +394,10 @@ static bool is_told_to_end(worker *w) {
 static G *look(worker *w) {
     w->now = clock_ns();
     timers_run(w->timers, w->now);
+    if (UNLIKELY(fds_in_use(w->fds))) {
+        netpoll_wait(w->poller, 0, false);
+        fds_dispatch(w);
+    }
     if (is_told_to_end(w)) return w->host;
     G *g = take_shared(w);
     return g ? g : g_pick(w);
@@ -388,7 +407,12 @@ static G *find(worker *w) {
     G *g = look(w);
     if (g) {
         /* Whoever yields again and again is never idle, and may wait for one behind somebody who computes. */
-        if (w->tick % LOOK_AROUND == 0 && !gqueue_len(&w->fresh)) steal(w);
+        if (w->tick % LOOK_AROUND == 0 && (!gqueue_len(&w->fresh) || relaxed_load(&sched.locked))) steal(w);
+        return g;
+    }
+    if (!g_may_start(w)) {
+        do go_to_sleep(w);
+        while (!(g = look(w)));
         return g;
     }
     atomic_fetch_add(&sched.searching, 1);
@@ -400,6 +424,59 @@ static G *find(worker *w) {
     }
     if (atomic_fetch_sub(&sched.searching, 1) == 1 && work_for_others(w)) wake_another();
     return g;
+}
+
+/* --- descriptors ----------------------------------------------------------------------------------------------- */
+static void tell_tables(int fd, void (*what)(worker *, int)) {
+    for (int i = 0; i < n_workers(); i++) {
+        worker *w = live_worker(i);
+        if (w && fds_in_use(w->fds)) what(w, fd);
+    }
+}
+
+void sched_fd_closing(int fd) { tell_tables(fd, fds_closing); }
+void sched_fd_closed(int fd) { tell_tables(fd, fds_closed); }
+
+/* --- threads for one goroutine ---------------------------------------------------------------------------------------------- */
+static bool somebody_starts(void) {
+    for (int i = 0; i < n_workers(); i++) {
+        worker *w = sched.all[i];
+        if (w && relaxed_load(&w->stop) != 2 && g_may_start(w)) return true;
+    }
+    return false;
+}
+
+static void unlock_thread(G *g) {
+    g->locks = 0;
+    if (!g->worker) return;
+    if (atomic_fetch_sub(&g->worker->locked, 1) == 1) atomic_fetch_sub(&sched.locked, 1);
+}
+
+int sched_lock_thread(void) {
+    G *g = g_self();
+    if (!g) return -1;
+    worker *w = g->worker;
+    if (g->locks == UINT16_MAX) {
+        PyErr_SetString(PyExc_RuntimeError, "lock_os_thread() 65,536 times without unlock_os_thread()");
+        return -1;
+    }
+    if (g->locks || !w) { g->locks++; return 0; }
+    if (!keeper()) return -1;
+    g->locks = 1;
+    lock_acquire(&sched.lock);
+    if (atomic_fetch_add(&w->locked, 1) == 0) atomic_fetch_add(&sched.locked, 1);
+    bool others = somebody_starts();
+    lock_release(&sched.lock);
+    if (!others && !worker_start()) { unlock_thread(g); return -1; }
+    if (gqueue_len(&w->fresh)) spawned(w);
+    return 0;
+}
+
+void sched_unlock_thread(void) {
+    G *g = g_self_quick();
+    if (!g || !g->locks) return;
+    if (g->locks > 1) g->locks--;
+    else unlock_thread(g);
 }
 
 /* --- looking ------------------------------------------------------------------------------------------------------------------- */
@@ -491,11 +568,35 @@ static void thread_ended(PyObject *capsule) {
     if (g->scope) g_hooks.left(g);
     g_wake_joiners(g);
     worker *k = atomic_load(&sched.keeper);
-    if (!g->abandoned) atomic_fetch_sub(&sched.threads, 1);
+    if (!g->abandoned && !g->rests) atomic_fetch_sub(&sched.threads, 1);
     if (k) worker_ring(k);                              /* it may have been the last that could wake somebody */
     if (g == g_thread) g_thread = NULL;
     Py_DECREF(g);
 }
+
+uint32_t sched_call_begin(void) {
+    atomic_fetch_add(&sched.calls, 1);
+    return atomic_load(&sched.epoch);
+}
+
+void sched_call_over(uint32_t epoch) {
+    if (epoch == atomic_load(&sched.epoch)) atomic_fetch_sub(&sched.calls, 1);
+}
+
+void sched_look_for_deadlock(void) {
+    worker *k = atomic_load(&sched.keeper);
+    if (k) worker_ring(k);
+}
+
+void sched_thread_rests(void) {
+    G *g = g_thread;
+    if (!g || g->rests) return;
+    g->rests = true;
+    atomic_fetch_sub(&sched.threads, 1);
+    sched_look_for_deadlock();
+}
+
+static PyObject *thread_key;             /* "gofer.thread" */
 
 static int attach_thread(void) {
     if (!keeper()) return -1;
@@ -506,7 +607,7 @@ static int attach_thread(void) {
     if (!capsule) { Py_DECREF(g); return -1; }
     atomic_fetch_add(&sched.threads, 1);
     g_thread = g;
-    int result = PyDict_SetItemString(dict, "gofer.thread", capsule);
+    int result = PyDict_SetItem(dict, thread_key, capsule);
     Py_DECREF(capsule);                  /* when it could not be kept, this ends it */
     return result;
 }
@@ -515,7 +616,8 @@ static int attach(void) {
     return ps_is_main_thread() ? attach_main() : attach_thread();
 }
 
-void sched_init(void) {
+int sched_init(void) {
+    if (!(thread_key = PyUnicode_InternFromString("gofer.thread"))) return -1;
     atomic_store(&sched.procs, 1);
     atomic_store(&rt.ids, 1);
     g_hooks.find = find;
@@ -526,4 +628,6 @@ void sched_init(void) {
     g_hooks.keeper = keeper;
     g_hooks.start_quietly = start_quietly;
     g_hooks.armed = keeper_armed;
+    g_hooks.unlock = unlock_thread;
+    return 0;
 }

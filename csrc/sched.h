@@ -6,13 +6,20 @@
 #include "g.h"
 
 /* Supplies g_hooks.find, spawned, ring, attach, spawn_foreign, keeper, start_quietly and armed; the
-   others are module's. */
-void sched_init(void);
+   others are not its.  0, or -1 with an exception. */
+int sched_init(void);
 
 /* How many workers may take unstarted goroutines; sets it to n unless n is 0; what it was before. */
 int sched_procs(int n);
 /* The cores this process may use. */
 int sched_cores(void);
+
+/* --- threads for one goroutine -------------------------------------------------------------------------- */
+/* The calling goroutine locks its thread: what has not started starts on others, until it has unlocked it as often
+   or ends.  -1 with an exception when there is no thread for the others. */
+int sched_lock_thread(void);
+/* Nothing when it has not locked it. */
+void sched_unlock_thread(void);
 
 /* --- run() ------------------------------------------------------------------------------------------ */
 /* Begins a run inside the one in progress, whose serial goes to *outer; -1 with RuntimeError when the
@@ -27,6 +34,23 @@ void sched_end_run(uint32_t outer);
 void sched_exit(void);
 /* In the child of a fork: only the calling goroutine is left, and becomes goroutine 1. */
 void sched_after_fork(void);
+
+/* --- descriptors ---------------------------------------------------------------------------------------- */
+/* Who closes a descriptor says so before and after: whoever waits for it, on any worker, goes on.  In between
+   somebody may have begun to wait. */
+void sched_fd_closing(int fd);
+void sched_fd_closed(int fd);
+
+/* --- threads --------------------------------------------------------------------------------------------- */
+/* The calling thread, which runs no goroutines, does only what it is given: by itself it does not stand against
+   a deadlock. */
+void sched_thread_rests(void);
+/* A call is under way on some thread, which may wake somebody: no deadlock until it is over.  Returns what
+   sched_call_over is to be told. */
+uint32_t sched_call_begin(void);
+void sched_call_over(uint32_t epoch);
+/* Something that stood against a deadlock is over and has woken nobody. */
+void sched_look_for_deadlock(void);
 
 /* --- looking -------------------------------------------------------------------------------------------- */
 typedef struct sched_stats {

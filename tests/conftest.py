@@ -31,6 +31,7 @@ PROGRAM_SECONDS = 100
 # --- overruns -----------------------------------------------------------------------------------
 
 _stderr = None  # the real one, while pytest captures
+_failures = []  # what pytest would tell at the end
 
 
 def pytest_configure(config):
@@ -50,7 +51,7 @@ def pytest_collection_finish():
 
 
 def overrun(name):
-    print(f"\noverrun: {name}\n", file=_stderr)
+    print(*_failures, f"\noverrun: {name}\n", sep="\n", file=_stderr)
     runtime.dump(_stderr)
     faulthandler.dump_traceback(_stderr)
     os._exit(1)
@@ -59,6 +60,8 @@ def overrun(name):
 @pytest.hookimpl(optionalhook=True, tryfirst=True)
 def pytest_timeout_set_timer(item, settings):
     """In place of the thread of pytest-timeout, which is no daemon."""
+    if item.config.option.usepdb:
+        return True
     seconds = settings.timeout * SLOWER
     timer = threading.Timer(seconds, overrun, [item.nodeid])
     timer.daemon = True
@@ -70,8 +73,26 @@ def pytest_timeout_set_timer(item, settings):
         timer.cancel()
         timer.join()
 
-    item.cancel_timeout = cancel
+    item.stop_timer = cancel
     return True
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item):
+    """pytest-timeout would stop it when a test fails; what that left may hang a fixture."""
+    try:
+        return (yield)
+    finally:
+        getattr(item, "stop_timer", lambda: None)()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item):
+    report = yield
+    item.has_failed = getattr(item, "has_failed", False) or report.failed
+    if report.failed:
+        _failures.append(f"{item.nodeid}\n{report.longreprtext}\n{report.capstdout}")
+    return report
 
 
 # --- waiting for a state ------------------------------------------------------------------------
@@ -111,12 +132,13 @@ def one_worker():
 
 
 @pytest.fixture
-def nothing_left():
+def nothing_left(request):
     """The test must have ended every goroutine that it started; one may be about to end."""
     current()  # the first use makes goroutine 1
     before = runtime.num_goroutine()
     yield
-    wait_until(lambda: runtime.num_goroutine() <= before)
+    if not request.node.has_failed:
+        wait_until(lambda: runtime.num_goroutine() <= before)
 
 
 @pytest.fixture

@@ -759,7 +759,7 @@ def test_wait_outside_of_a_bubble():
             outside()
 
 
-# --- programs and a model -------------------------------------------------------------------------
+# --- programs and a model -----------------------------------------------------------------------
 
 # A program is a tree; ("sleep", d), ("event", n), ("seq", programs), ("all", programs) at the same
 # time in a Group, ("within", d, program) with a time-out, ("meet", c, d): two that come to a

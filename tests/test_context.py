@@ -15,7 +15,21 @@ from decimal import Decimal
 
 import pytest
 
-from gofer import Chan, WaitGroup, _cancel, context, current, fork, go, gosched, runtime, select
+from gofer import (
+    Chan,
+    Closed,
+    WaitGroup,
+    _cancel,
+    cancel_scope,
+    context,
+    current,
+    fork,
+    go,
+    gosched,
+    runtime,
+    select,
+    sleep,
+)
 from gofer.context import (
     Canceled,
     DeadlineExceeded,
@@ -1133,3 +1147,97 @@ def test_repr():
 
 def test_everything_public_is_there():
     assert all(hasattr(context, name) for name in context.__all__)
+
+
+# --- within: operations that observe a context -------------------------------------------------
+
+
+def test_within_raises_what_ended_the_context():
+    ctx, cancel = context.with_cancel(context.background())
+    waits = fork(Chan().recv)
+    started = []
+
+    def body():
+        with context.within(ctx) as same:
+            assert same is ctx
+            started.append(fork(Chan().recv))
+            go(cancel)
+            Chan().recv()
+
+    with pytest.raises(context.Canceled):
+        body()
+    (inner,) = started
+    with pytest.raises(context.Canceled):
+        inner.join()
+    waits.cancel()  # it was started outside, and waits until now
+    waits.exception()
+
+
+def test_within_a_deadline_is_a_timeout():
+    ctx, cancel = context.with_timeout(context.background(), 0)
+    with pytest.raises(TimeoutError), context.within(ctx):
+        Chan().recv()
+    cancel()
+
+
+def test_within_what_ends_in_time_raises_nothing():
+    ctx, cancel = context.with_cancel(context.background())
+    ch = Chan(1)
+    with context.within(ctx):
+        cancel()
+        ch.send(1)  # need not wait
+        assert ch.recv() == 1
+    with context.within(ctx):
+        pass
+
+
+def test_after_within_the_context_cancels_nothing_there():
+    ctx, cancel = context.with_cancel(context.background())
+    with context.within(ctx):
+        waits = fork(Chan().recv)
+    cancel()
+    ch = Chan()
+    go(ch.send, 1)  # waits are still possible there
+    ch.recv()
+    waits.cancel()
+    waits.exception()
+
+
+def test_after_func_is_not_cancelled_with_who_cancels():
+    ran = Chan(1)
+
+    def clean_up():
+        sleep(0)
+        ran.send("cleaned up")
+
+    ctx, cancel = context.with_cancel(context.background())
+    context.after_func(ctx, clean_up)
+    with cancel_scope() as scope:
+        scope.cancel()
+        cancel()
+    assert ran.recv() == "cleaned up"
+
+
+def test_a_foreign_parent_reaches_children_made_in_a_cancelled_scope():
+    class Foreign:
+        def __init__(self):
+            self.ended = Chan()
+            self.done = self.ended.receiver
+
+        def deadline(self):
+            return None
+
+        def value(self, key):
+            return None
+
+        def err(self):
+            return context.Canceled("foreign") if self.ended.closed else None
+
+    parent = Foreign()
+    with cancel_scope() as scope:
+        scope.cancel()
+        ctx, cancel = context.with_cancel(parent)
+    parent.ended.close()
+    with pytest.raises(Closed):
+        ctx.done.recv()
+    cancel()

@@ -222,7 +222,7 @@ BLOCKS = re.compile(
 
 
 def blocks():
-    for page in (ROOT / "README.md", ROOT / "docs" / "guide.md"):
+    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
         for match in BLOCKS.finditer(page.read_text()):
             line = page.read_text().count("\n", 0, match.start()) + 1
             stream = match["stream"] or " stdout"

@@ -84,8 +84,8 @@ def test_ctrl_c_without_run(program):
         import os, signal
         from gofer import *
 
-        go(lambda: os.kill(os.getpid(), signal.SIGINT))
         try:
+            go(lambda: os.kill(os.getpid(), signal.SIGINT))
             Chan().recv()
         except KeyboardInterrupt:
             print("interrupted")

@@ -44,10 +44,11 @@ def test_parking_everywhere_at_once(rng):
     try:
         for _ in range(4):
             for operation in rng.sample(OPERATIONS, len(OPERATIONS)):
-                started.append((operation, fork(operation, park)))  # noqa: PERF401
+                started.append((operation, fork(operation, park)))
         while not all(task.done for _, task in started):
-            some = rng.sample(range(len(gates)), len(gates) * 3 // 4) if len(gates) > 8 else None
-            chosen = [gates[n] for n in some] if some else gates[:]
+            chosen = gates[:]
+            if len(chosen) > 8:
+                chosen = rng.sample(chosen, len(chosen) * 3 // 4)
             for gate in chosen:
                 gates.remove(gate)
                 gate.send(7)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from types import CodeType, GenericAlias, TracebackType
-from typing import Any, Generic, Literal, NoReturn, ParamSpec, TypeAlias, TypeVar, final
+from typing import Any, Final, Generic, Literal, NoReturn, ParamSpec, TypeAlias, TypeVar, final
 
 _T = TypeVar("_T")
 _T_co = TypeVar("_T_co", covariant=True)
@@ -37,6 +37,9 @@ class Task(Goroutine, Generic[_T_co]):
 
 def go(fn: Callable[_P, object], /, *args: _P.args, **kwargs: _P.kwargs) -> Goroutine: ...
 def fork(fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> Task[_T]: ...
+def fork_apart(fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> Task[_T]:
+    """`fork`, by somebody who may be about to block the calling thread."""
+
 def current() -> Goroutine: ...
 def gosched() -> None: ...
 
@@ -192,11 +195,51 @@ class Semaphore:
     def __enter__(self) -> None: ...
     def __exit__(self, *exc: object) -> None: ...
 
+# --- descriptors ----------------------------------------------------------------------------
+
+FD_READ: Final = 1
+FD_WRITE: Final = 2
+FD_URGENT: Final = 4
+FD_BROKEN: Final = 8
+FD_CLOSED: Final = 16
+
+def wait_fd(fd: Any, events: int, timeout: Duration | None, /) -> int:
+    """What it is ready for; 0 when the time was over. FD_CLOSED when it is not open any more."""
+
+def wait_fds(fds: list[tuple[int, int]], timeout: Duration | None, /) -> list[int]: ...
+def fd_closing(fd: int, /) -> None:
+    """It is about to be closed: whoever waits for it gets FD_CLOSED."""
+
+def fd_closed(fd: int, /) -> None:
+    """It has been closed: so does who has begun to wait since `fd_closing`."""
+
+# --- threads that make blocking calls -------------------------------------------------------
+
+def may_wait() -> bool:
+    """Whether the caller is a goroutine, and no plain thread.
+
+    Raises there what an operation that waits would raise at once.
+    """
+
+def thread_rests() -> None:
+    """The calling thread does only what it is given: by itself it is no hope for who waits."""
+
+def before_wait(fn: Callable[[], object] | None, /) -> None:
+    """In a plain thread: have `fn` called before the thread next waits here, and not again."""
+
+def call_under_way() -> object:
+    """While that lives there is no deadlock: a thread is at work for somebody."""
+
+def look_for_deadlock() -> None:
+    """One of these has gone and has woken nobody."""
+
 # --- runtime --------------------------------------------------------------------------------
 
 def gomaxprocs(n: int | None = None, /) -> int: ...
 def num_goroutine() -> int: ...
 def stats() -> dict[str, int]: ...
+def lock_os_thread() -> None: ...
+def unlock_os_thread() -> None: ...
 
 # One row a goroutine: the goroutine, state, wait reason ("" unless waiting), what it waits on (a
 # description), monotonic second it began to wait, frames (innermost first; code object and line),
@@ -226,6 +269,9 @@ def park_forever() -> NoReturn: ...
 def set_exit_status(status: int, /) -> None: ...
 def origin(goroutine: Goroutine, /) -> tuple[CodeType, int, int] | None:
     """Code object and line where it was started, and the id of the goroutine that did so."""
+
+def is_cancellation(error: BaseException, exit: bool, /) -> bool:
+    """Whether it is Cancelled (or, with `exit`, GoroutineExit), or a group of nothing else."""
 
 @final
 class bubble:

@@ -19,6 +19,7 @@ Who has one can ask whether the work is still wanted. It is made from another on
     without_cancel(parent)              -> ctx with the values of its parent only
     after_func(ctx, fn)                 -> stop; calls `fn` when ctx is cancelled
     cause(ctx)                          -> why it was cancelled
+    within(ctx)                         a with block whose operations observe ctx
 
 With a context all that were made from it are cancelled. `with_cancel_cause` gives a `cancel` that
 takes the reason; `with_timeout_cause` and `with_deadline_cause` are told it beforehand.
@@ -35,7 +36,8 @@ import math
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
-from typing import Any, Final, Protocol, TypeAlias, TypeVar
+from types import TracebackType
+from typing import Any, Final, Literal, Protocol, TypeAlias, TypeVar
 from weakref import ref
 
 from gofer._cancel import (
@@ -52,6 +54,7 @@ from gofer._cancel import (
 from gofer._check import refuse_coroutine_function
 from gofer._core import Chan, RecvChan, chan_in, closed, go, here, never, select
 from gofer.errors import Canceled, DeadlineExceeded
+from gofer.scope import cancel_scope, shield
 from gofer.time import Duration, now
 
 __all__ = [
@@ -64,6 +67,7 @@ __all__ = [
     "background",
     "cause",
     "todo",
+    "within",
     "with_cancel",
     "with_cancel_cause",
     "with_deadline",
@@ -105,7 +109,7 @@ class Context(Protocol):
 
 # --- contexts that are never cancelled ----------------------------------------------------------
 
-_NEVER: Final[RecvChan[None]] = never()
+_NEVER: Final[RecvChan[None]] = never()  # nobody has its sender
 _CLOSED: Final[Chan[None]] = closed()
 
 
@@ -284,6 +288,7 @@ class _CancelCtx:
             self.node.close(mine)
         else:
             mine = _CLOSED
+            close_once(mine)
         return first(self, "_done", first(self, "_chan", mine).receiver)
 
 
@@ -389,7 +394,47 @@ def after_func(ctx: Context, fn: Callable[[], object]) -> Callable[[], bool]:
     if not callable(fn):
         raise TypeError(f"after_func() of {fn!r}: it can not be called; pass a function")
     refuse_coroutine_function("after_func", fn)
-    return _when_done("after_func", ctx, partial(go, fn))
+    return _when_done("after_func", ctx, partial(_go_unscoped, fn))
+
+
+def _go_unscoped(fn: Callable[..., object], /, *args: Any) -> None:
+    """A goroutine that is not cancelled with whoever happens to start it."""
+    with shield():
+        go(fn, *args)
+
+
+class within:
+    """A with block whose operations observe `ctx`, as if it were a `cancel_scope` or `timeout`.
+
+        with within(ctx):
+            answer = answers.recv()
+
+    When `ctx` is done, every operation inside that would have to wait raises `Cancelled`, and so do
+    those in goroutines that were started inside; the end of the block raises `ctx.err()` instead.
+    It can be used once.
+    """
+
+    __slots__ = ("_ctx", "_scope", "_stop")
+
+    def __init__(self, ctx: Context) -> None:
+        self._ctx = ctx
+        self._scope = cancel_scope()
+        self._stop = when_done(ctx, self._scope.cancel)
+
+    def __enter__(self) -> Context:
+        self._scope.__enter__()
+        return self._ctx
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> Literal[False]:
+        self._stop()
+        if self._scope.__exit__(kind, error, trace):
+            raise self._ctx.err() or Canceled("context canceled") from error
+        return False
 
 
 def when_done(ctx: Context, fn: Callable[[], object]) -> Callable[[], bool]:
@@ -473,7 +518,7 @@ def _link(node: SourcedNode, parent: Context, done: RecvChan[None]) -> None:
     else:
         gone: Chan[None] = Chan()
         node.add_source(gone.close)
-        go(_watch, done, gone, end)
+        _go_unscoped(_watch, done, gone, end)
 
 
 def _end_with(parent: Context, node: "ref[SourcedNode]", _pins: Pins | None) -> None:

@@ -206,7 +206,7 @@ def test_a_group_that_is_stuck(program):
     assert result == (0, "deadlock\n", "")
 
 
-# --- what may still wake somebody ------------------------------------------------------------------
+# --- what may still wake somebody ---------------------------------------------------------------
 
 ALIVE = {
     "a timer": "ch = after(0.05); ch.recv()",
@@ -215,11 +215,11 @@ ALIVE = {
     "a ticker": "t = Ticker(0.02); t.c.recv(); t.c.recv()",
     "a thread": "threading.Thread(target=slowly, args=[ch.send, 1]).start(); ch.recv()",
     "a daemon that has used us": """
-t = threading.Thread(target=lambda: (ready.send(1), slowly(ch.send, 1)), daemon=True)
-t.start(); ready.recv(); ch.recv()""",
+t = threading.Thread(target=lambda: (current(), used.set(), slowly(ch.send, 1)), daemon=True)
+t.start(); used.wait(); ch.recv()""",
     "a thread that waits for us": """
-t = threading.Thread(target=lambda: (ready.recv(), ch.send(1)), daemon=True)
-t.start(); ready.send(1); ch.recv()""",
+t = threading.Thread(target=lambda: (current(), used.set(), ready.recv(), ch.send(1)), daemon=True)
+t.start(); used.wait(); ready.send(1); ch.recv()""",
     "a thread that starts goroutines": """
 t = threading.Thread(target=lambda: slowly(go, ch.send, 1))
 t.start(); ch.recv()""",
@@ -234,7 +234,7 @@ def test_it_must_not_be_raised(program, how):
         "def slowly(fn, *args):\n"
         "    time.sleep(0.3)\n"
         "    fn(*args)\n"
-        "ch, ready = Chan(), Chan(1)\n"
+        "ch, ready, used = Chan(), Chan(1), threading.Event()\n"
         f"{ALIVE[how].strip()}\n"
         "print('ok')\n"
     )
@@ -279,6 +279,25 @@ def test_a_daemon_that_never_used_us_does_not_count(program):
             print("deadlock")
     """)
     assert result == (0, "deadlock\n", "")
+
+
+def test_a_daemon_that_has_only_imported_us_does_not_count(program):
+    result = program("""
+        import threading
+
+        def body():
+            import gofer, gofer.context, gofer.runtime, gofer.sync, gofer.testing, gofer.time
+            imported.set()
+            threading.Event().wait()
+
+        imported = threading.Event()
+        threading.Thread(target=body, daemon=True).start()
+        imported.wait()
+        from gofer import Chan
+        Chan().recv()
+    """)
+    assert result.status == 2
+    assert MESSAGE in result.err
 
 
 def test_a_stopped_timer_does_not_count(program):

@@ -235,8 +235,8 @@ def test_ctrl_c_in_the_child(program):
         import signal
         gate, gs = parked(3)
         def use():
-            go(lambda: os.kill(os.getpid(), signal.SIGINT))
             try:
+                go(lambda: os.kill(os.getpid(), signal.SIGINT))
                 Chan().recv()
             except KeyboardInterrupt:
                 print("interrupted")
@@ -370,3 +370,139 @@ def test_subprocesses(program):
         """)
     )
     assert result == (0, "['0\\n', '1\\n']\n", "")
+
+
+# --- inside scopes ------------------------------------------------------------------------------
+
+
+def test_a_child_inside_scopes(program):
+    """It is in the scopes of its goroutine; those of the lost ones are nobody's any more."""
+    result = program(
+        text("""
+        def others(n):
+            with timeout(1000), cancel_scope():
+                gs = [go(Chan().recv) for _ in range(n)]
+                while not all(g.state == "waiting" for g in gs):
+                    gosched()
+                ready.send(gs)
+                Chan().recv()
+        ready = Chan()
+        with cancel_scope() as around:
+            lost = [go(others, 5) for _ in range(5)]
+            for _ in lost:
+                ready.recv()
+            with cancel_scope() as outer:
+                with timeout(1000):
+                    def use():
+                        print(works())
+                        try:
+                            with timeout(0.001):
+                                Chan().recv()
+                        except TimeoutError as error:
+                            print(error)
+                        outer.cancel()
+                        try:
+                            Chan().recv()
+                        finally:
+                            print("through")
+                            os._exit(5)
+                    print(child(use))
+                    print(outer.cancelled)
+            around.cancel()
+        for g in lost:
+            g.join()
+        print(works())
+        """)
+    )
+    lines = ["True", "timeout(0.001) expired", "through", "5", "False", "True"]
+    assert result == (0, "".join(line + "\n" for line in lines), "")
+
+
+def test_the_deadline_of_before_holds_in_the_child(program):
+    result = program(
+        text("""
+        def body():
+            try:
+                with timeout(0.05):
+                    pid = os.fork()
+                    Chan().recv()
+            except TimeoutError:
+                if pid == 0:
+                    os._exit(3)
+                return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        go(Chan().recv)
+        print(body(), fork(body).join())
+        """)
+    )
+    assert result == (0, "3 3\n", "")
+
+
+def test_a_task_of_a_group_in_the_child(program):
+    result = program(
+        text("""
+        def member():
+            status = child(lambda: print(works()))
+            with cancel_scope() as scope:
+                scope.cancel()
+                Chan().recv()
+            return status
+        with Group() as g:
+            g.go(sleep, 0.01)
+            task = g.go(member)
+        print(task.join())
+        """)
+    )
+    assert result == (0, "True\n0\n", "")
+
+
+def test_fork_in_a_thread_inside_a_scope(program):
+    result = program(
+        text("""
+        def body():
+            with timeout(1000), cancel_scope() as scope:
+                status.append(child(lambda: print(works())))
+                scope.cancel()
+                Chan().recv()
+            status.append("left")
+        status = []
+        thread = threading.Thread(target=body)
+        thread.start()
+        while thread.is_alive():
+            gosched()
+        print(status, works())
+        """)
+    )
+    assert result == (0, "True\n[0, 'left'] True\n", "")
+
+
+def test_fork_while_scopes_come_and_go(program):
+    """Of other workers and of threads; the child drops what they were in."""
+    result = program(
+        text("""
+        stop = []
+        def churn():
+            while not stop:
+                with cancel_scope() as scope, timeout(1000):
+                    gs = [go(Chan().recv) for _ in range(3)]
+                    scope.cancel()
+                    for g in gs:
+                        with shield():
+                            g.join()
+        gs = [go(churn) for _ in range(6)]
+        threads = [threading.Thread(target=churn) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        statuses = set()
+        for _ in range(10):
+            gosched()
+            with timeout(1000):
+                statuses.add(child(works))
+        stop.append(1)
+        for g in gs:
+            g.join()
+        while any(thread.is_alive() for thread in threads):
+            gosched()
+        print(statuses)
+        """)
+    )
+    assert result == (0, "{0}\n", "")

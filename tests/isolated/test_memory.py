@@ -54,6 +54,30 @@ KINDS = {
             gs = [go(gate.recv) for _ in range(n // 10)]
             while gs[-1].state != "waiting": gosched()
         run(main)""",
+    "scopes": """for _ in range(n):
+            with cancel_scope() as scope, timeout(1000), shield():
+                go(scope.cancel).join()""",
+    "nested scopes": """scopes = [timeout(1000) for _ in range(n)]
+        for scope in scopes: scope.__enter__()
+        for scope in reversed(scopes): scope.__exit__(None, None, None)""",
+    "cancelled scopes": """for _ in range(n // 10):
+            with cancel_scope() as scope:
+                ts = [fork(Chan().recv) for _ in range(10)]
+                scope.cancel()
+                Chan().recv()
+            for t in ts: Goroutine.join(t)""",
+    "expired": """for _ in range(n // 10):
+            try:
+                with timeout(0): Chan().recv()
+            except TimeoutError: pass""",
+    "ended in scopes": """def body():
+            for make in (cancel_scope, shield, lambda: timeout(1000)): make().__enter__()
+        for _ in range(n): go(body).join()""",
+    "left in the wrong order": """for _ in range(n):
+            outer, inner = cancel_scope(), timeout(1000)
+            outer.__enter__(); inner.__enter__()
+            try: outer.__exit__(None, None, None)
+            except RuntimeError: pass""",
     "cancelled": """ts = [fork(Chan().recv) for _ in range(n)]
         for t in ts: t.cancel()
         for t in ts: Goroutine.join(t)""",
@@ -82,7 +106,7 @@ STEADY = """
         batch(100)
         gc.collect()
     counts = []
-    for _ in range(7):
+    for _ in range(15):
         batch(100)
         gc.collect()
         counts.append(sys.gettotalrefcount())
@@ -242,6 +266,28 @@ OPERATIONS = {
                     task.cancel()
                     Goroutine.join(task)
     """,
+    "scopes": """
+    def operation():
+        with cancel_scope() as scope:
+            with timeout(1000):
+                task = fork(Chan().recv)
+                with shield():
+                    sleep(0.00001)
+            scope.cancel()
+            gosched()
+        Goroutine.join(task)
+    """,
+    "expired": """
+    def operation():
+        try:
+            with timeout(0):
+                with timeout(0.00001):
+                    sleep(1000)
+        except TimeoutError:
+            pass
+        else:
+            raise AssertionError
+    """,
     "looking": """
     def operation():
         runtime.goroutines()
@@ -250,8 +296,15 @@ OPERATIONS = {
 }
 
 
+# 3.11 drops the exception when it has no memory for the frame object of a caller (take_ownership), and
+# asserts that a generator's stack is empty when it could not make the generator.
+FAIL_IN_CPYTHON = ("group", "expired")
+
+
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_an_allocation_that_fails_is_a_memory_error(program, name):
+    if hasattr(sys, "gettotalrefcount") and sys.version_info < (3, 12) and name in FAIL_IN_CPYTHON:
+        pytest.skip("CPython's own assertions do not hold without memory")
     testcapi = pytest.importorskip("_testcapi")
     if not hasattr(testcapi, "set_nomemory"):
         pytest.skip("no set_nomemory here")

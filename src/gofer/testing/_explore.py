@@ -164,7 +164,7 @@ def _places(module: ModuleType) -> Iterator[str]:
 
 
 @contextmanager
-def _alone() -> Generator[None]:
+def _alone() -> Generator[None, None, None]:
     """Without what would disturb a run; the trace function that is set inside ends with it."""
     workers = _core.gomaxprocs(1)
     collects = gc.isenabled()
