@@ -4,11 +4,11 @@ Each planted bug is a pair: the program that has it, and the same without. What 
 does under many schedules: test_explore_library.py.
 """
 
-import contextlib
 import gc
 import itertools
 import re
 import sys
+from contextlib import suppress
 
 import pytest
 
@@ -462,7 +462,7 @@ def test_a_bug_of_depth_two_is_found_as_often_as_promised():
 
         def walker():
             for n in range(12):
-                steps.append(n)
+                steps.extend([n])
 
         def watcher():
             found = len(steps)
@@ -561,7 +561,7 @@ def test_everything_is_as_before():
     sys.settrace(tracer)
     try:
         for fn in (int, lambda: 1 / 0, spins_without_a_wait):
-            with contextlib.suppress(ZeroDivisionError, Livelock):
+            with suppress(ZeroDivisionError, Livelock):
                 explore(fn, schedules=2, steps=200)
             assert sys.gettrace() is tracer
             assert runtime.gomaxprocs() == there_are
@@ -740,6 +740,7 @@ def test_within():
     options = {"strategy": "exhaustive", "bound": 1, "schedules": 5000}
     few, orders = orders_of(fn, **options)
     many, more = orders_of(fn, **options, within=[_cond])
-    assert few.complete and many.complete
+    assert few.complete
+    assert many.complete
     assert many.schedules > few.schedules
     assert set(orders) <= set(more)

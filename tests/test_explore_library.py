@@ -4,8 +4,6 @@ Small ones run under every schedule with few interruptions, larger ones under ma
 What of the library is Python may be interrupted before each of its lines (`within`).
 """
 
-import functools
-import operator
 import os
 from collections import Counter
 
@@ -84,8 +82,7 @@ def test_each_value_arrives_once_and_in_order(cap):
         with Group() as senders:
             for n in range(2):
                 senders.go(send, n)
-            for _ in range(6):
-                got.append(ch.recv())
+            got.extend(ch.recv() for _ in range(6))
         assert sorted(got) == [(n, k) for n in range(2) for k in range(3)]
         for n in range(2):
             assert [k for m, k in got if m == n] == [0, 1, 2]
@@ -112,9 +109,7 @@ def test_what_was_sent_before_a_close_arrives(cap):
             for n in range(2):
                 g.go(send, n)
             g.go(ch.close)
-        assert sorted(functools.reduce(operator.iadd, (r.join() for r in receivers), [])) == sorted(
-            sent
-        )
+        assert sorted(v for r in receivers for v in r.join()) == sorted(sent)
         assert ch.recv_ok() == (None, False)
 
     many(fn)
@@ -595,15 +590,15 @@ def test_a_group_ends_with_its_members():
             finally:
                 ended.append(n)
 
-        try:
+        def body():
             with Group() as g:
                 for n in range(4):
                     g.go(member, n)
                 Chan().recv()
-        except* ValueError as group:
-            assert len(group.exceptions) == 1
-        else:
-            raise AssertionError("it has failed")
+
+        with pytest.raises(ExceptionGroup) as caught:
+            body()
+        assert [type(error) for error in caught.value.exceptions] == [ValueError]
         assert sorted(ended) == [*range(4)]
 
     many(fn, within=[goroutine])

@@ -17,6 +17,7 @@ GOROUTINES = int(os.environ.get("GOFER_TEST_GOROUTINES", "100000" if SLOW else "
 FLAT = """
     import gc, resource
     from gofer import *
+    from gofer.testing import bubble, explore
 
     def top():
         '''The most memory that this process ever had, in bytes.'''
@@ -54,6 +55,27 @@ KINDS = {
             gs = [go(gate.recv) for _ in range(n // 10)]
             while gs[-1].state != "waiting": gosched()
         run(main)""",
+    "bubbles": """for _ in range(n // 10):
+            with bubble():
+                timer, ticker = Timer(1), Ticker(2)
+                go(ticker.c.recv)
+                with timeout(1000): sleep(5)""",
+    "bubbles that fail": """for _ in range(n // 100):
+            try:
+                with bubble():
+                    gs = [go(Chan().recv) for _ in range(10)]
+                    after_func(1, gs.append, 1); after_func(3, int)
+                    raise ValueError
+            except ValueError: pass
+            try:
+                with bubble(): go(Chan().recv)
+            except Deadlock: pass""",
+    "explorations": """def test():
+            with Group() as g:
+                for _ in range(3): g.go(sleep, 1)
+        explore(test, schedules=n // 50, seed=1)
+        try: explore(lambda: (test(), 1 / 0), schedules=1)
+        except ZeroDivisionError: pass""",
     "scopes": """for _ in range(n):
             with cancel_scope() as scope, timeout(1000), shield():
                 go(scope.cancel).join()""",
