@@ -39,7 +39,7 @@ class Once:
         if self._done:
             return
         with self._mutex:
-            if self._done:
+            if self._is_done():
                 return
             try:
                 fn()
@@ -47,6 +47,10 @@ class Once:
                 self._done = True
                 raise
             self._done = True
+
+    def _is_done(self) -> bool:
+        """Asked again: somebody else may have been quicker."""
+        return self._done
 
 
 def once_func(fn: Callable[[], object]) -> Callable[[], None]:
