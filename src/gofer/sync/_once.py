@@ -39,14 +39,13 @@ class Once:
         if self._done:
             return
         with self._mutex:
-            if self._done:
-                return
-            try:
-                fn()
-            except Exception:
+            if not self._done:
+                try:
+                    fn()
+                except Exception:
+                    self._done = True
+                    raise
                 self._done = True
-                raise
-            self._done = True
 
 
 def once_func(fn: Callable[[], object]) -> Callable[[], None]:
