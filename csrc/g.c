@@ -265,6 +265,10 @@ G *g_pick(worker *w) {
     return pick_queued(w);
 }
 
+static bool has_queued(worker *w) {
+    return w->next || w->ready.head || relaxed_load(&w->inbox) || (gqueue_len(&w->fresh) && g_may_start(w));
+}
+
 /* Whether it is time to look at timers, poller and shared queue first. */
 static inline bool tick(worker *w) {
     relaxed_add(&w->tick, 1);
@@ -732,7 +736,7 @@ static G *successor(worker *w) {
     if (!tick(w)) {
         G *next = g_pick(w);
         if (LIKELY(next != NULL)) return next;
-    }
+    } else if (has_queued(w)) return g_hooks.find(w);    /* does not sleep */
     G *idler = w->idler;
     if (idler && (relaxed_load(&idler->state) == G_NEW || g_claim(idler, W_SIGNAL))) return idler;
     return g_hooks.find(w);

@@ -108,6 +108,7 @@ static void ready_all(waitq *woken) {
 static int put_in(worker *w, fd_wait *f, waitq *woken, bool *anew) {
     if (f->fd < 0 || ((size_t)f->fd >= w->fds->room && fcntl(f->fd, F_GETFD) < 0)) {
         f->ready = FD_CLOSED;
+        *anew = f->fd >= 0;
         return 0;
     }
     entry *e = entry_for(w->fds, f->fd);

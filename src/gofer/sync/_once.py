@@ -39,14 +39,13 @@ class Once:
         if self._done:
             return
         with self._mutex:
-            if self._is_done():
-                return
-            try:
-                fn()
-            except Exception:
+            if not self._done:
+                try:
+                    fn()
+                except Exception:
+                    self._done = True
+                    raise
                 self._done = True
-                raise
-            self._done = True
 
     def _is_done(self) -> bool:
         """Asked again: somebody else may have been quicker."""
