@@ -199,6 +199,7 @@ struct worker {
     _Atomic(uint8_t) sleeping;   /* in its poller, or about to be: ring the bell */
     _Atomic(uint8_t) stop;       /* request: end this thread */
     _Atomic(uint8_t) live;       /* it has its thread */
+    _Atomic(int) aloof;          /* it starts nothing of others: its thread is about to block, and often */
     int64_t now;                 /* clock, as of the last look at the timers */
     struct timers *timers;
     struct poller *poller;

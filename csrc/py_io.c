@@ -140,6 +140,23 @@ static PyObject *py_call_under_way(PyObject *module, PyObject *unused) {
     return call;
 }
 
+/* The same for a worker that is aloof; the capsule holds it. */
+static void aloof_over(PyObject *capsule) {
+    sched_aloof_over(PyCapsule_GetPointer(capsule, NULL), (uint32_t)(uintptr_t)PyCapsule_GetContext(capsule));
+}
+
+static PyObject *py_aloof(PyObject *module, PyObject *unused) {
+    if (!g_self()) return NULL;
+    if (!g_worker) Py_RETURN_NONE;
+    PyObject *aloof = PyCapsule_New(g_worker, NULL, NULL);
+    if (!aloof) return NULL;
+    uint32_t epoch;
+    sched_aloof_begin(&epoch);
+    PyCapsule_SetContext(aloof, (void *)(uintptr_t)epoch);
+    PyCapsule_SetDestructor(aloof, aloof_over);
+    return aloof;
+}
+
 static PyObject *py_look_for_deadlock(PyObject *module, PyObject *unused) {
     sched_look_for_deadlock();
     Py_RETURN_NONE;
@@ -156,6 +173,7 @@ static PyMethodDef functions[] = {
     {"thread_rests", py_thread_rests, METH_NOARGS, NULL},
     {"before_wait", py_before_wait, METH_O, NULL},
     {"call_under_way", py_call_under_way, METH_NOARGS, NULL},
+    {"aloof", py_aloof, METH_NOARGS, NULL},
     {"look_for_deadlock", py_look_for_deadlock, METH_NOARGS, NULL},
     {"outside_chan", py_outside_chan, METH_O, NULL},
     {"wait_fd", FAST(py_wait_fd), METH_FASTCALL, NULL},

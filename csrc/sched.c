@@ -138,7 +138,7 @@ void worker_ring(worker *w) {
 bool wake_one(int among) {
     for (int i = 0, n = n_workers(); i < n && i < among; i++) {
         worker *w = live_worker(i);
-        if (w && atomic_load(&w->sleeping) == 1) { worker_ring(w); return true; }
+        if (w && atomic_load(&w->sleeping) == 1 && !is_aloof(w)) { worker_ring(w); return true; }
     }
     return false;
 }
@@ -192,7 +192,7 @@ static void start_quietly(G *g) {
 
 /* --- finding work -------------------------------------------------------------------------------------------- */
 static G *take_shared(worker *w) {
-    if (LIKELY(!gqueue_len(&sched.shared))) return NULL;
+    if (LIKELY(!gqueue_len(&sched.shared)) || is_aloof(w)) return NULL;
     lock_acquire(&sched.lock);
     G *g = gqueue_pop(&sched.shared);
     lock_release(&sched.lock);
@@ -226,7 +226,7 @@ static bool is_stuck(worker *victim) {
 
 static bool steal(worker *w) {
     int n = n_workers();
-    if (n < 2) return false;
+    if (n < 2 || is_aloof(w)) return false;
     uint32_t at = rng_below(&w->rng, (uint32_t)n);
     for (int i = 0; i < n; i++) {
         worker *victim = live_worker((int)((at + (uint32_t)i) % (uint32_t)n));
@@ -247,7 +247,8 @@ static bool somebody_to_rob(worker *w) {
 
 /* Anything that this worker would find if it looked. */
 static bool work_for(worker *w) {
-    return atomic_load(&w->inbox) || gqueue_len(&sched.shared) || relaxed_load(&w->stop) || somebody_to_rob(w);
+    if (atomic_load(&w->inbox) || relaxed_load(&w->stop)) return true;
+    return !is_aloof(w) && (gqueue_len(&sched.shared) || somebody_to_rob(w));
 }
 
 /* While we searched, spawns have woken nobody. */
@@ -527,6 +528,17 @@ void sched_call_over(uint32_t epoch) {
 void sched_look_for_deadlock(void) {
     worker *k = atomic_load(&sched.keeper);
     if (k) worker_ring(k);
+}
+
+worker *sched_aloof_begin(uint32_t *epoch) {
+    worker *w = g_worker;
+    *epoch = atomic_load(&sched.epoch);
+    if (w) atomic_fetch_add(&w->aloof, 1);
+    return w;
+}
+
+void sched_aloof_over(worker *w, uint32_t epoch) {
+    if (epoch == atomic_load(&sched.epoch)) atomic_fetch_sub(&w->aloof, 1);
 }
 
 void sched_thread_rests(void) {

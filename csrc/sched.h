@@ -42,6 +42,10 @@ void sched_thread_rests(void);
    sched_call_over is to be told. */
 uint32_t sched_call_begin(void);
 void sched_call_over(uint32_t epoch);
+/* The calling thread, if it is a worker, is about to block again and again (an event loop): until that is over
+   it takes nothing that has not started from others.  Returns what sched_aloof_over is to be told. */
+worker *sched_aloof_begin(uint32_t *epoch);
+void sched_aloof_over(worker *w, uint32_t epoch);
 /* Something that stood against a deadlock is over and has woken nobody. */
 void sched_look_for_deadlock(void);
 

@@ -149,6 +149,7 @@ static void keep_worker(worker *w) {
         Py_FatalError("gofer: no poller for the child of a fork");
     relaxed_store(&w->sleeping, 0);
     relaxed_store(&w->stop, 0);
+    relaxed_store(&w->aloof, 0);
     w->index = 0;
     w->idler = NULL;
     relaxed_store(&w->alive, 1);

@@ -31,7 +31,7 @@ static bool look_for_stuck(void) {
         worker *w = live_worker(i);
         if (!w) continue;
         uint32_t tick = relaxed_load(&w->tick);
-        bool stuck = !atomic_load(&w->sleeping) && tick == w->watched && ps_is_blocked(w->ts);
+        bool stuck = is_aloof(w) || (!atomic_load(&w->sleeping) && tick == w->watched && ps_is_blocked(w->ts));
         w->watched = tick;
         all = all && stuck;
         if (!stuck || !is_waiting_for_a_worker(w)) continue;

@@ -20,7 +20,7 @@ extern struct sched_table {
     _Atomic(uint32_t) fallen_asleep;   /* how often anybody did */
     _Atomic(int) threads;          /* foreign threads that have used the library, live and do not rest */
     _Atomic(int) calls;            /* under way on threads */
-    _Atomic(uint32_t) epoch;       /* of calls: a fork begins the next */
+    _Atomic(uint32_t) epoch;       /* of calls and who is aloof: a fork begins the next */
     lock_t lock;                   /* guards the table, the shared queue and the deadlock check */
     gqueue shared;                 /* unstarted, from foreign threads */
     _Atomic(worker *) keeper;      /* NULL until it is needed */
@@ -35,6 +35,8 @@ static inline worker *live_worker(int i) {
     worker *w = sched.all[i];
     return w && atomic_load(&w->live) ? w : NULL;
 }
+
+static inline bool is_aloof(worker *w) { return UNLIKELY(relaxed_load(&w->aloof) != 0); }
 
 /* From here on it has to be rung, until it sets `sleeping` to 0. */
 static inline void fall_asleep(worker *w) {

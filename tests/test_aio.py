@@ -413,6 +413,19 @@ def test_many_goroutines(run):
     assert run(main()) == [n * n for n in range(300)]
 
 
+def test_nothing_is_started_on_the_thread_of_the_loop():
+    """It would stand still with every wait of the loop, and this one may wait for it."""
+
+    async def main():
+        tasks = [asyncio.create_task(aio.go(threading.get_ident)) for _ in range(100)]
+        await asyncio.sleep(0)
+        for _ in range(100):  # lets this worker look for something to do
+            sleep(0)
+        return await asyncio.gather(*tasks)
+
+    assert threading.get_ident() not in asyncio.run(main())
+
+
 def test_the_traceback_shows_both_sides():
     def fail():
         raise ValueError("here")
@@ -897,15 +910,19 @@ def test_ctrl_c_in_who_runs_a_loop(program):
         from gofer import *
         from gofer import aio
 
-        def wait():
+        def wait(loop):
             os.kill(os.getpid(), signal.SIGINT)
+            loop.call_soon_threadsafe(int)  # one just before the loop sleeps goes unnoticed
             try:
                 Chan().recv()
             finally:
                 print("cancelled")
 
+        async def main():
+            await aio.go(wait, asyncio.get_running_loop())
+
         try:
-            asyncio.run(aio.go(wait))
+            asyncio.run(main())
         except KeyboardInterrupt:
             print("interrupted")
     """)

@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from gofer import Chan, Mutex, WaitGroup, fork, go, gosched, select, sleep
+from gofer import Chan, Mutex, WaitGroup, blocking, fork, go, gosched, select, sleep
 from gofer.runtime import gomaxprocs
 
 import probe
@@ -126,6 +126,16 @@ def park(n, frames):
         gate.close()
 
 
+def blocking_calls(n, goroutines):
+    def loop(times):
+        for _ in range(times):
+            blocking(nothing)
+
+    with WaitGroup() as wg:
+        for _ in range(goroutines):
+            wg.go(loop, n // goroutines)
+
+
 # --- two workers --------------------------------------------------------------------------------
 
 
@@ -196,6 +206,8 @@ OPERATIONS = {
     "park": partial(park, frames=0),
     "park_deep": partial(park, frames=5),
     "million": partial(park, frames=0),
+    "blocking": partial(blocking_calls, goroutines=1),
+    "blocking_100": partial(blocking_calls, goroutines=100),
     "ping_pong": ping_pong,
     "chan_0_across": partial(channel_across, cap=0),
     "chan_1000_across": partial(channel_across, cap=1000),

@@ -218,6 +218,12 @@ def before_wait(fn: Callable[[], object] | None, /) -> None:
 def call_under_way() -> object:
     """While that lives there is no deadlock: a thread is at work for somebody."""
 
+def aloof() -> object:
+    """While that lives the calling thread, if it is a worker, takes on nothing of others.
+
+    Its thread runs an event loop, and what has started here would stand still with every wait.
+    """
+
 def look_for_deadlock() -> None:
     """One of these has gone and has woken nobody."""
 

@@ -22,6 +22,7 @@ What must stay true:
 - A goroutine that works for a coroutine tells its end in every case, also when it is ended before
   it has begun.
 - While a task of our loop lives there is no deadlock: it may wake somebody.
+- A loop may run on the thread of a worker and block it: nothing that it waits for is started there.
 """
 
 import asyncio
@@ -332,6 +333,7 @@ class _Errand(Generic[_T]):
 
     async def wait(self) -> _T:
         fn = self._call[0]
+        aloof = _core.aloof()  # what this thread took on would stand still while the loop waits
         goroutine = _core.fork_apart(self.run, _Told(self))
         goroutine.name = getattr(fn, "__qualname__", type(fn).__name__)
         cancelled: CancelledError | None = None
@@ -346,6 +348,8 @@ class _Errand(Generic[_T]):
         except BaseException:
             goroutine.cancel()
             raise
+        finally:
+            del aloof
         error, self._error = self._error, None
         try:
             if cancelled is not None:
