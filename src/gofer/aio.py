@@ -280,24 +280,6 @@ def _refuse_own_loop(loop: AbstractEventLoop, *, on_worker: bool) -> None:
 # --- from coroutines ------------------------------------------------------------------------------
 
 
-class _Told:
-    """Held by a goroutine; tells the loop when it is dropped, if that was not done before."""
-
-    __slots__ = ("_errand",)
-
-    def __init__(self, errand: "_Errand[Any]") -> None:
-        self._errand: _Errand[Any] | None = errand
-
-    def tell(self) -> None:
-        errand, self._errand = self._errand, None
-        if errand is not None:
-            with suppress(RuntimeError):  # the loop is closed, and nobody waits
-                errand.loop.call_soon_threadsafe(errand.hear)
-
-    def __del__(self) -> None:
-        self.tell()
-
-
 class _Errand(Generic[_T]):
     """A goroutine that runs `fn(*args, **kwargs)` for the coroutine that waits for it."""
 
@@ -314,15 +296,17 @@ class _Errand(Generic[_T]):
         self._value: Any = None
         self.loop = asyncio.get_running_loop()
 
-    def run(self, told: _Told) -> None:
+    def run(self) -> None:
         fn, args, kwargs = self._call
         try:
             self._value = fn(*args, **kwargs)
             self._error = None
         except BaseException as error:
             self._error = error
-        finally:
-            told.tell()
+
+    def tell(self) -> None:
+        with suppress(RuntimeError):  # the loop is closed, and nobody waits
+            self.loop.call_soon_threadsafe(self.hear)
 
     # --- in the thread of the loop ---
 
@@ -334,7 +318,7 @@ class _Errand(Generic[_T]):
     async def wait(self) -> _T:
         fn = self._call[0]
         aloof = _core.aloof()  # what this thread took on would stand still while the loop waits
-        goroutine = _core.fork_apart(self.run, _Told(self))
+        goroutine = _core.fork_apart(self.tell, self.run)
         goroutine.name = getattr(fn, "__qualname__", type(fn).__name__)
         cancelled: CancelledError | None = None
         try:
