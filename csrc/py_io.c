@@ -140,6 +140,19 @@ static PyObject *py_call_under_way(PyObject *module, PyObject *unused) {
     return call;
 }
 
+/* Now: the last reference is given back to the thread that made it, which may be asleep. */
+static PyObject *py_call_over(PyObject *module, PyObject *call) {
+    if (!PyCapsule_CheckExact(call)) {
+        PyErr_SetString(PyExc_TypeError, "call_over() takes what call_under_way() returned");
+        return NULL;
+    }
+    if (PyCapsule_GetDestructor(call)) {
+        PyCapsule_SetDestructor(call, NULL);
+        call_over(call);
+    }
+    Py_RETURN_NONE;
+}
+
 /* The same for a worker that is aloof; the capsule holds it. */
 static void aloof_over(PyObject *capsule) {
     sched_aloof_over(PyCapsule_GetPointer(capsule, NULL), (uint32_t)(uintptr_t)PyCapsule_GetContext(capsule));
@@ -172,6 +185,7 @@ static PyMethodDef functions[] = {
     {"may_wait", py_may_wait, METH_NOARGS, NULL},
     {"thread_rests", py_thread_rests, METH_NOARGS, NULL},
     {"before_wait", py_before_wait, METH_O, NULL},
+    {"call_over", py_call_over, METH_O, NULL},
     {"call_under_way", py_call_under_way, METH_NOARGS, NULL},
     {"aloof", py_aloof, METH_NOARGS, NULL},
     {"look_for_deadlock", py_look_for_deadlock, METH_NOARGS, NULL},

@@ -94,11 +94,11 @@ def test_it_works_in_a_plain_thread():
     assert in_thread(lambda: aio.await_(add(1, 2))) == 3
 
 
-def test_it_parks(until):
+def test_it_parks(until, parked):
     door = Door()
     task = fork(lambda: aio.await_(door.wait("through")))
     until(lambda: door.log)
-    assert task.state == "waiting"
+    parked(task)
     door.open()
     assert task.join() == "through"
 

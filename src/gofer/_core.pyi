@@ -221,8 +221,9 @@ def before_wait(fn: Callable[[], object] | None, /) -> None:
     """In a plain thread: have `fn` called before the thread next waits here, and not again."""
 
 def call_under_way() -> object:
-    """While that lives there is no deadlock: a thread is at work for somebody."""
+    """Until `call_over` of what it returns there is no deadlock: a thread works for somebody."""
 
+def call_over(call: object, /) -> None: ...
 def aloof() -> object:
     """While that lives the calling thread, if it is a worker, takes on nothing of others.
 
@@ -230,7 +231,7 @@ def aloof() -> object:
     """
 
 def look_for_deadlock() -> None:
-    """One of these has gone and has woken nobody."""
+    """A call is over and has woken nobody."""
 
 def outside_chan(cap: int, /) -> Chan[Any]:
     """A channel that is used from outside of the bubble, if the caller is in one."""

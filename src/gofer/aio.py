@@ -55,18 +55,6 @@ _RECHECK: Final = 0.04  # seconds: as soon as that it is seen that the end of a 
 # --- from goroutines: a loop of our own -----------------------------------------------------------
 
 
-class _UnderWay:
-    """Stands against a deadlock until it is over."""
-
-    __slots__ = ("_call",)
-
-    def __init__(self) -> None:
-        self._call: object = _core.call_under_way()
-
-    def over(self) -> None:
-        self._call = None
-
-
 class _OwnLoop:
     """An event loop in a thread of its own."""
 
@@ -111,10 +99,10 @@ class _OwnLoop:
 
     def _new_task(self, loop: AbstractEventLoop, coroutine: Any, /, **kwargs: Any) -> Task[Any]:
         task: Task[Any] = Task(coroutine, loop=loop, **kwargs)
-        under_way = _UnderWay()
+        under_way = _core.call_under_way()
 
         def over(_: Task[Any]) -> None:
-            under_way.over()
+            _core.call_over(under_way)
             if not self._rings:
                 self._rings = True
                 loop.call_later(_RECHECK, self._ring)
@@ -165,7 +153,7 @@ class _Await(Generic[_T]):
         self._error: BaseException | None = None
         self._loop = loop
         self._task: Future[_T] | None = None
-        self._under_way = _UnderWay()
+        self._under_way = _core.call_under_way()
         self._value: Any = None
         loop.call_soon_threadsafe(self._start, context=copy_context())
 
@@ -229,10 +217,9 @@ class _Await(Generic[_T]):
 
     def _finish(self, error: BaseException | None) -> None:
         self._error = error
-        _core.select(
-            (self._done.send, None), default=True
-        )  # the loop may have been closed meanwhile
-        self._under_way.over()
+        index, _ = _core.select((self._done.send, None), default=True)
+        if index == 0:  # and not the second time: the loop may have been closed meanwhile
+            _core.call_over(self._under_way)
 
 
 def await_(awaitable: Awaitable[_T], /) -> _T:

@@ -53,7 +53,7 @@ class _Job:
     def __init__(self, fn: Callable[..., Any], args: Any, kwargs: Any) -> None:
         self._call = fn, args, kwargs
         self._context = copy_context()
-        self._under_way: object = _core.call_under_way()
+        self._under_way = _core.call_under_way()
         self.done = _core.outside_chan(1)  # room for the word, so that sending it never waits
         self.error: BaseException | None = None
         self.name = _core.current().name
@@ -77,7 +77,7 @@ class _Job:
 
     def over(self) -> None:
         """It is not under way any more."""
-        self._under_way = None
+        _core.call_over(self._under_way)
         if not self.wanted:
             _core.look_for_deadlock()
 
