@@ -53,6 +53,11 @@ ONE_WORKER = (
     Operation("million", "1,000,000: spawn, park, wake, end", "million", 1_000_000, rounds=1),
 )
 
+BLOCKING = (
+    Operation("blocking", "a call on a thread of the pool", n=100),
+    Operation("blocking_100", "the same by 100 at a time, a call"),
+)
+
 TWO_WORKERS = (
     Operation("ping_pong", "ping-pong between two workers, a round trip", workers=2),
     Operation("chan_0_across", "unbuffered channel between two workers, an item", workers=2),
@@ -73,11 +78,17 @@ class Setting:
 
 PEERS = ("asyncio", "uvloop", "gevent", "greenlet", "runloom", "trio", "threads")
 GIL = Setting("3.13, one worker", "3.13", ONE_WORKER, ("gofer", "go", *PEERS))
+CALLS = Setting(
+    "3.13, calls that block",
+    "3.13",
+    BLOCKING,
+    ("gofer", "asyncio", "uvloop", "gevent", "runloom", "trio", "threads"),
+)
 FREE_ONE = Setting("3.13t, one worker", "3.13t", ONE_WORKER, ("gofer", "runloom", "tonio"))
 FREE_TWO = Setting(
     "3.13t, two workers", "3.13t", TWO_WORKERS, ("gofer", "go", "runloom", "tonio", "threads")
 )
-SETTINGS = (GIL, FREE_ONE, FREE_TWO)
+SETTINGS = (GIL, CALLS, FREE_ONE, FREE_TWO)
 
 # What one could expect here and will not find.
 NOT_MEASURED = {

@@ -92,11 +92,28 @@ static PyObject *py_fork(PyObject *module, PyObject *const *args, Py_ssize_t nar
     return py_start(KIND_TASK, args, nargs, kwnames, NULL, NULL);
 }
 
-/* fork() for somebody who is about to block the calling thread: any other worker is to start it. */
+/* Whatever it ended by, somebody hears of it.  One that is killed while it runs may get its GoroutineExit here. */
+static void tell_end(G *g, PyObject *told) {
+    PyObject *r;
+    int tries = 3;
+    (void)g;
+    while (!(r = PyObject_CallNoArgs(told)) && PyErr_ExceptionMatches(rt.errors.exit) && --tries) PyErr_Clear();
+    if (!r) PyErr_WriteUnraisable(told);
+    Py_XDECREF(r);
+    Py_DECREF(told);
+}
+
+/* fork_apart(told, fn, *args): fork() for somebody who may be about to block the calling thread: any other
+   worker is to start it, and told() is called at its end. */
 static PyObject *py_fork_apart(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
-    if (UNLIKELY(py_check_callable("fork", args, nargs) < 0)) return NULL;
-    G *g = g_new(KIND_TASK, args, nargs, kwnames);
+    if (nargs < 1 || py_check_callable("fork_apart", args + 1, nargs - 1) < 0) {
+        if (!PyErr_Occurred()) PyErr_SetString(PyExc_TypeError, "fork_apart() needs two functions");
+        return NULL;
+    }
+    G *g = g_new(KIND_TASK, args + 1, nargs - 1, kwnames);
     if (!g) return NULL;
+    g->at_end = tell_end;
+    g->at_end_arg = Py_NewRef(args[0]);
     G *self = g_self_quick();
     if (self->scope) g_hooks.inherit(g, self);
     if (g_spawn_apart(g) < 0) { Py_DECREF(g); return NULL; }

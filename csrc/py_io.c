@@ -140,6 +140,39 @@ static PyObject *py_call_under_way(PyObject *module, PyObject *unused) {
     return call;
 }
 
+/* Now: the last reference is given back to the thread that made it, which may be asleep. */
+static PyObject *py_call_over(PyObject *module, PyObject *call) {
+    if (!PyCapsule_CheckExact(call)) {
+        PyErr_SetString(PyExc_TypeError, "call_over() takes what call_under_way() returned");
+        return NULL;
+    }
+    if (PyCapsule_GetDestructor(call)) {
+        PyCapsule_SetDestructor(call, NULL);
+        call_over(call);
+    }
+    Py_RETURN_NONE;
+}
+
+/* The same for a worker that starts no goroutines meanwhile; the capsule stands for it. */
+static void give_back(PyObject *capsule) {
+    sched_give_back(PyCapsule_GetPointer(capsule, NULL), (uint32_t)(uintptr_t)PyCapsule_GetContext(capsule));
+}
+
+static PyObject *py_reserve(PyObject *module, PyObject *unused) {
+    if (!g_self()) return NULL;
+    if (!g_worker) Py_RETURN_NONE;
+    uint32_t epoch;
+    PyObject *reserved = PyCapsule_New(g_worker, NULL, NULL);
+    if (!reserved) return NULL;
+    if (!sched_reserve(&epoch)) {
+        Py_DECREF(reserved);
+        return NULL;
+    }
+    PyCapsule_SetContext(reserved, (void *)(uintptr_t)epoch);
+    PyCapsule_SetDestructor(reserved, give_back);
+    return reserved;
+}
+
 static PyObject *py_look_for_deadlock(PyObject *module, PyObject *unused) {
     sched_look_for_deadlock();
     Py_RETURN_NONE;
@@ -149,7 +182,9 @@ static PyMethodDef functions[] = {
     {"may_wait", py_may_wait, METH_NOARGS, NULL},
     {"thread_rests", py_thread_rests, METH_NOARGS, NULL},
     {"before_wait", py_before_wait, METH_O, NULL},
+    {"call_over", py_call_over, METH_O, NULL},
     {"call_under_way", py_call_under_way, METH_NOARGS, NULL},
+    {"reserve", py_reserve, METH_NOARGS, NULL},
     {"look_for_deadlock", py_look_for_deadlock, METH_NOARGS, NULL},
     {"wait_fd", FAST(py_wait_fd), METH_FASTCALL, NULL},
     {"wait_fds", FAST(py_wait_fds), METH_FASTCALL, NULL},

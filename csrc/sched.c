@@ -446,29 +446,36 @@ static bool somebody_starts(void) {
     return false;
 }
 
+static void give_back(worker *w) {
+    if (atomic_fetch_sub(&w->locked, 1) == 1) atomic_fetch_sub(&sched.locked, 1);
+}
+
+/* w starts no goroutines until it is given back; -1 with an exception when nobody else could. */
+static int reserve(worker *w) {
+    if (!keeper()) return -1;
+    lock_acquire(&sched.lock);
+    if (atomic_fetch_add(&w->locked, 1) == 0) atomic_fetch_add(&sched.locked, 1);
+    bool others = somebody_starts();
+    lock_release(&sched.lock);
+    if (!others && !worker_start()) { give_back(w); return -1; }
+    if (gqueue_len(&w->fresh)) spawned(w);
+    return 0;
+}
+
 static void unlock_thread(G *g) {
     g->locks = 0;
-    if (!g->worker) return;
-    if (atomic_fetch_sub(&g->worker->locked, 1) == 1) atomic_fetch_sub(&sched.locked, 1);
+    if (g->worker) give_back(g->worker);
 }
 
 int sched_lock_thread(void) {
     G *g = g_self();
     if (!g) return -1;
-    worker *w = g->worker;
     if (g->locks == UINT16_MAX) {
         PyErr_SetString(PyExc_RuntimeError, "lock_os_thread() 65,536 times without unlock_os_thread()");
         return -1;
     }
-    if (g->locks || !w) { g->locks++; return 0; }
-    if (!keeper()) return -1;
-    g->locks = 1;
-    lock_acquire(&sched.lock);
-    if (atomic_fetch_add(&w->locked, 1) == 0) atomic_fetch_add(&sched.locked, 1);
-    bool others = somebody_starts();
-    lock_release(&sched.lock);
-    if (!others && !worker_start()) { unlock_thread(g); return -1; }
-    if (gqueue_len(&w->fresh)) spawned(w);
+    if (!g->locks && g->worker && reserve(g->worker) < 0) return -1;
+    g->locks++;
     return 0;
 }
 
@@ -586,6 +593,16 @@ void sched_call_over(uint32_t epoch) {
 void sched_look_for_deadlock(void) {
     worker *k = atomic_load(&sched.keeper);
     if (k) worker_ring(k);
+}
+
+worker *sched_reserve(uint32_t *epoch) {
+    worker *w = g_worker;
+    *epoch = atomic_load(&sched.epoch);
+    return reserve(w) < 0 ? NULL : w;
+}
+
+void sched_give_back(worker *w, uint32_t epoch) {
+    if (epoch == atomic_load(&sched.epoch)) give_back(w);
 }
 
 void sched_thread_rests(void) {

@@ -49,6 +49,10 @@ void sched_thread_rests(void);
    sched_call_over is to be told. */
 uint32_t sched_call_begin(void);
 void sched_call_over(uint32_t epoch);
+/* The calling worker is about to block again and again (an event loop): until it is given back it starts no
+   goroutines.  NULL with an exception; *epoch: what sched_give_back is to be told. */
+worker *sched_reserve(uint32_t *epoch);
+void sched_give_back(worker *w, uint32_t epoch);
 /* Something that stood against a deadlock is over and has woken nobody. */
 void sched_look_for_deadlock(void);
 

@@ -92,11 +92,11 @@ def test_it_works_in_a_plain_thread():
     assert in_thread(lambda: aio.await_(add(1, 2))) == 3
 
 
-def test_it_parks(until):
+def test_it_parks(until, parked):
     door = Door()
     task = fork(lambda: aio.await_(door.wait("through")))
     until(lambda: door.log)
-    assert task.state == "waiting"
+    parked(task)
     door.open()
     assert task.join() == "through"
 
@@ -410,6 +410,19 @@ def test_many_goroutines(run):
         return await asyncio.gather(*(aio.go(pow, n, 2) for n in range(300)))
 
     assert run(main()) == [n * n for n in range(300)]
+
+
+def test_nothing_is_started_on_the_thread_of_the_loop():
+    """It would stand still with every wait of the loop, and this one may wait for it."""
+
+    async def main():
+        tasks = [asyncio.create_task(aio.go(threading.get_ident)) for _ in range(100)]
+        await asyncio.sleep(0)
+        for _ in range(100):  # lets this worker look for something to do
+            sleep(0)
+        return await asyncio.gather(*tasks)
+
+    assert threading.get_ident() not in asyncio.run(main())
 
 
 def test_the_traceback_shows_both_sides():
@@ -896,15 +909,19 @@ def test_ctrl_c_in_who_runs_a_loop(program):
         from gofer import *
         from gofer import aio
 
-        def wait():
+        def wait(loop):
             os.kill(os.getpid(), signal.SIGINT)
+            loop.call_soon_threadsafe(int)  # one just before the loop sleeps goes unnoticed
             try:
                 Chan().recv()
             finally:
                 print("cancelled")
 
+        async def main():
+            await aio.go(wait, asyncio.get_running_loop())
+
         try:
-            asyncio.run(aio.go(wait))
+            asyncio.run(main())
         except KeyboardInterrupt:
             print("interrupted")
     """)

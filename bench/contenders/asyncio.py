@@ -20,6 +20,8 @@ USES = {
     "park": "asyncio.Event",
     "park_deep": "asyncio.Event, 5 coroutines deep",
     "million": "asyncio.Event",
+    "blocking": "asyncio.to_thread",
+    "blocking_100": "asyncio.to_thread",
 }
 LEFT_OUT = {"contexts": "it has no contexts that are cancelled"}
 MOST: dict[str, int] = {}
@@ -171,6 +173,19 @@ async def park(n, frames):
         gate.set()
 
 
+async def blocking_calls(n, tasks):
+    def nothing():
+        pass
+
+    async def loop(times):
+        for _ in range(times):
+            await asyncio.to_thread(nothing)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(tasks):
+            group.create_task(loop(n // tasks))
+
+
 PROGRAMS = {
     "spawn_1000": partial(spawn, batch=1000),
     "spawn_100000": spawn_all,
@@ -189,6 +204,8 @@ PROGRAMS = {
     "park": partial(park, frames=0),
     "park_deep": partial(park, frames=5),
     "million": partial(park, frames=0),
+    "blocking": partial(blocking_calls, tasks=1),
+    "blocking_100": partial(blocking_calls, tasks=100),
 }
 
 

@@ -27,6 +27,8 @@ USES = {
     "park": "gevent.event.Event",
     "park_deep": "gevent.event.Event",
     "million": "gevent.event.Event",
+    "blocking": "the hub's threadpool: spawn and get",
+    "blocking_100": "the hub's threadpool: spawn and get",
 }
 LEFT_OUT = {"contexts": "it has no contexts"}
 MOST: dict[str, int] = {}
@@ -164,6 +166,16 @@ def park(n, frames):
     gevent.joinall(greenlets)
 
 
+def blocking_calls(n, greenlets):
+    pool = gevent.get_hub().threadpool
+
+    def loop(times):
+        for _ in range(times):
+            pool.spawn(nothing).get()
+
+    gevent.joinall([gevent.spawn(loop, n // greenlets) for _ in range(greenlets)])
+
+
 OPERATIONS = {
     "spawn_1000": partial(spawn, batch=1000),
     "spawn_100000": spawn_all,
@@ -182,4 +194,6 @@ OPERATIONS = {
     "park": partial(park, frames=0),
     "park_deep": partial(park, frames=5),
     "million": partial(park, frames=0),
+    "blocking": partial(blocking_calls, greenlets=1),
+    "blocking_100": partial(blocking_calls, greenlets=100),
 }

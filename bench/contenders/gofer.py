@@ -7,6 +7,7 @@ from gofer import (
     Chan,
     Mutex,
     WaitGroup,
+    blocking,
     cancel_scope,
     fork,
     go,
@@ -189,6 +190,16 @@ def park(n, frames):
         gate.close()
 
 
+def blocking_calls(n, goroutines):
+    def loop(times):
+        for _ in range(times):
+            blocking(nothing)
+
+    with WaitGroup() as wg:
+        for _ in range(goroutines):
+            wg.go(loop, n // goroutines)
+
+
 # --- two workers --------------------------------------------------------------------------------
 
 
@@ -263,6 +274,8 @@ OPERATIONS = {
     "park": partial(park, frames=0),
     "park_deep": partial(park, frames=5),
     "million": partial(park, frames=0),
+    "blocking": partial(blocking_calls, goroutines=1),
+    "blocking_100": partial(blocking_calls, goroutines=100),
     "ping_pong": ping_pong,
     "chan_0_across": partial(channel_across, cap=0),
     "chan_1000_across": partial(channel_across, cap=1000),

@@ -183,6 +183,17 @@ def timers(n):
     return 500_000_000
 
 
+def blocking_calls(n, fibers):
+    def loop():
+        for _ in range(times):
+            runloom.blocking(nothing)
+
+    times = n // fibers
+    for _ in range(fibers):
+        runloom.fiber(loop)
+    runloom.run(1)
+
+
 def park(n, frames):
     gate = Chan()
     all_ready = Chan(1)
@@ -286,6 +297,8 @@ OPERATIONS = {
     "park": main_fiber(partial(park, frames=0)),
     "park_deep": main_fiber(partial(park, frames=5)),
     "million": main_fiber(partial(park, frames=0)),
+    "blocking": partial(blocking_calls, fibers=1),
+    "blocking_100": partial(blocking_calls, fibers=100),
     "ping_pong": main_fiber(ping_pong),
     "chan_0_across": main_fiber(partial(channel_across, cap=0)),
     "chan_1000_across": main_fiber(partial(channel_across, cap=1000)),

@@ -3,6 +3,7 @@
 import queue
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import probe
@@ -24,6 +25,8 @@ USES = {
     "fan_out": "SimpleQueue (not bounded), 4 threads",
     "fork_join_1": "1 bare thread",
     "fork_join_2": "2 bare threads, half of the tasks each",
+    "blocking": "ThreadPoolExecutor: submit and result",
+    "blocking_100": "ThreadPoolExecutor: submit and result",
 }
 LEFT_OUT = {
     "cancel_scope": "threads can not be cancelled",
@@ -214,6 +217,16 @@ def fork_join(n):
     run_all([threading.Thread(target=loop, args=(n // workers,)) for _ in range(workers)])
 
 
+def blocking_calls(n, callers):
+    with ThreadPoolExecutor() as pool:
+
+        def loop(times):
+            for _ in range(times):
+                pool.submit(nothing).result()
+
+        run_all([threading.Thread(target=loop, args=(n // callers,)) for _ in range(callers)])
+
+
 OPERATIONS = {
     "spawn_1000": partial(spawn, batch=1000),
     "spawn_100000": spawn_all,
@@ -229,6 +242,8 @@ OPERATIONS = {
     "timers": timers,
     "park": partial(park, frames=0),
     "park_deep": partial(park, frames=5),
+    "blocking": partial(blocking_calls, callers=1),
+    "blocking_100": partial(blocking_calls, callers=100),
     "ping_pong": ping_pong,
     "chan_0_across": acknowledged,
     "chan_1000_across": partial(channel, make=queue.SimpleQueue),

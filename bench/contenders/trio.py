@@ -173,6 +173,19 @@ async def park(n, frames):
         gate.set()
 
 
+async def blocking_calls(n, tasks):
+    def nothing():
+        pass
+
+    async def loop(times):
+        for _ in range(times):
+            await trio.to_thread.run_sync(nothing)
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(tasks):
+            nursery.start_soon(loop, n // tasks)
+
+
 OPERATIONS = {
     name: partial(trio.run, program)
     for name, program in {
@@ -193,5 +206,7 @@ OPERATIONS = {
         "park": partial(park, frames=0),
         "park_deep": partial(park, frames=5),
         "million": partial(park, frames=0),
+        "blocking": partial(blocking_calls, tasks=1),
+        "blocking_100": partial(blocking_calls, tasks=100),
     }.items()
 }

@@ -37,8 +37,13 @@ class Task(Goroutine, Generic[_T_co]):
 
 def go(fn: Callable[_P, object], /, *args: _P.args, **kwargs: _P.kwargs) -> Goroutine: ...
 def fork(fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> Task[_T]: ...
-def fork_apart(fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> Task[_T]:
-    """`fork`, by somebody who may be about to block the calling thread."""
+def fork_apart(
+    told: Callable[[], object], fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs
+) -> Task[_T]:
+    """`fork`, by somebody who may be about to block the calling thread.
+
+    `told()` is called by the goroutine when it ends, also if it was ended before it had begun.
+    """
 
 def current() -> Goroutine: ...
 def gosched() -> None: ...
@@ -228,10 +233,17 @@ def before_wait(fn: Callable[[], object] | None, /) -> None:
     """In a plain thread: have `fn` called before the thread next waits here, and not again."""
 
 def call_under_way() -> object:
-    """While that lives there is no deadlock: a thread is at work for somebody."""
+    """Until `call_over` of what it returns there is no deadlock: a thread works for somebody."""
+
+def call_over(call: object, /) -> None: ...
+def reserve() -> object:
+    """While that lives the calling thread, if it is a worker, starts no goroutines.
+
+    Its thread runs an event loop, and what has started here would stand still with every wait.
+    """
 
 def look_for_deadlock() -> None:
-    """One of these has gone and has woken nobody."""
+    """A call is over and has woken nobody."""
 
 # --- runtime --------------------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ What must stay true:
 - A goroutine that works for a coroutine tells its end in every case, also when it is ended before
   it has begun.
 - While a task of our loop lives there is no deadlock: it may wake somebody.
+- A loop may run on the thread of a worker and block it: nothing that it waits for is started there.
 """
 
 import asyncio
@@ -52,18 +53,6 @@ _P = ParamSpec("_P")
 _RECHECK: Final = 0.04  # seconds: as soon as that it is seen that the end of a task left a deadlock
 
 # --- from goroutines: a loop of our own -----------------------------------------------------------
-
-
-class _UnderWay:
-    """Stands against a deadlock until it is over."""
-
-    __slots__ = ("_call",)
-
-    def __init__(self) -> None:
-        self._call: object = _core.call_under_way()
-
-    def over(self) -> None:
-        self._call = None
 
 
 class _OwnLoop:
@@ -110,10 +99,10 @@ class _OwnLoop:
 
     def _new_task(self, loop: AbstractEventLoop, coroutine: Any, /, **kwargs: Any) -> Task[Any]:
         task: Task[Any] = Task(coroutine, loop=loop, **kwargs)
-        under_way = _UnderWay()
+        under_way = _core.call_under_way()
 
         def over(_: Task[Any]) -> None:
-            under_way.over()
+            _core.call_over(under_way)
             if not self._rings:
                 self._rings = True
                 loop.call_later(_RECHECK, self._ring)
@@ -164,7 +153,7 @@ class _Await(Generic[_T]):
         self._error: BaseException | None = None
         self._loop = loop
         self._task: Future[_T] | None = None
-        self._under_way = _UnderWay()
+        self._under_way = _core.call_under_way()
         self._value: Any = None
         loop.call_soon_threadsafe(self._start, context=copy_context())
 
@@ -228,10 +217,9 @@ class _Await(Generic[_T]):
 
     def _finish(self, error: BaseException | None) -> None:
         self._error = error
-        _core.select(
-            (self._done.send, None), default=True
-        )  # the loop may have been closed meanwhile
-        self._under_way.over()
+        index, _ = _core.select((self._done.send, None), default=True)
+        if index == 0:  # and not the second time: the loop may have been closed meanwhile
+            _core.call_over(self._under_way)
 
 
 def await_(awaitable: Awaitable[_T], /) -> _T:
@@ -279,24 +267,6 @@ def _refuse_own_loop(loop: AbstractEventLoop, *, on_worker: bool) -> None:
 # --- from coroutines ------------------------------------------------------------------------------
 
 
-class _Told:
-    """Held by a goroutine; tells the loop when it is dropped, if that was not done before."""
-
-    __slots__ = ("_errand",)
-
-    def __init__(self, errand: "_Errand[Any]") -> None:
-        self._errand: _Errand[Any] | None = errand
-
-    def tell(self) -> None:
-        errand, self._errand = self._errand, None
-        if errand is not None:
-            with suppress(RuntimeError):  # the loop is closed, and nobody waits
-                errand.loop.call_soon_threadsafe(errand.hear)
-
-    def __del__(self) -> None:
-        self.tell()
-
-
 class _Errand(Generic[_T]):
     """A goroutine that runs `fn(*args, **kwargs)` for the coroutine that waits for it."""
 
@@ -313,15 +283,17 @@ class _Errand(Generic[_T]):
         self._value: Any = None
         self.loop = asyncio.get_running_loop()
 
-    def run(self, told: _Told) -> None:
+    def run(self) -> None:
         fn, args, kwargs = self._call
         try:
             self._value = fn(*args, **kwargs)
             self._error = None
         except BaseException as error:
             self._error = error
-        finally:
-            told.tell()
+
+    def tell(self) -> None:
+        with suppress(RuntimeError):  # the loop is closed, and nobody waits
+            self.loop.call_soon_threadsafe(self.hear)
 
     # --- in the thread of the loop ---
 
@@ -332,7 +304,8 @@ class _Errand(Generic[_T]):
 
     async def wait(self) -> _T:
         fn = self._call[0]
-        goroutine = _core.fork_apart(self.run, _Told(self))
+        reserved = _core.reserve()  # what it started here would stand still while the loop waits
+        goroutine = _core.fork_apart(self.tell, self.run)
         goroutine.name = getattr(fn, "__qualname__", type(fn).__name__)
         cancelled: CancelledError | None = None
         try:
@@ -346,6 +319,8 @@ class _Errand(Generic[_T]):
         except BaseException:
             goroutine.cancel()
             raise
+        finally:
+            del reserved
         error, self._error = self._error, None
         try:
             if cancelled is not None:

@@ -77,7 +77,7 @@ class _Job:
 
     def over(self) -> None:
         """It is not under way any more."""
-        self._under_way = None
+        _core.call_over(self._under_way)
         if not self.wanted:
             _core.look_for_deadlock()
 
