@@ -71,7 +71,7 @@ static void serve(entry *e, uint8_t ready, const fd_wait *but, waitq *woken) {
     for (node *x = e->waits.next; x != &e->waits; x = x->next) {
         fd_wait *f = wait_at(x);
         uint8_t hit = ready & (f->events | FD_BROKEN | FD_CLOSED);
-        if (!hit || f == but) continue;
+        if (!hit || f == but || (f->ready & FD_CLOSED)) continue;      /* closed: what comes now is another file's */
         f->ready |= hit;
         if (g_claim(f->g, W_READY)) waitq_push(woken, &f->g->w);
     }

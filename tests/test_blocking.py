@@ -225,8 +225,10 @@ def test_the_thread_has_the_name_of_the_goroutine():
         return threading.current_thread().name
 
     assert blocking(name) == current().name
-    task = fork(lambda: (gosched(), blocking(name))[1])
+    named = Chan()
+    task = fork(lambda: (named.recv(), blocking(name))[1])
     task.name = "a name of its own"
+    named.send(None)
     assert task.join() == "a name of its own"
 
 

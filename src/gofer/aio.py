@@ -135,7 +135,12 @@ def _after_fork() -> None:
     _own, _guard = None, Guard()
 
 
+_exiting = False
+
+
 def _at_exit() -> None:
+    global _exiting
+    _exiting = True
     if _own is not None:
         _own.end()
 
@@ -208,7 +213,8 @@ class _Await(Generic[_T]):
 
     def _ended(self, task: "Future[_T]") -> None:
         if task.cancelled():
-            self._finish(CancelledError())
+            if not _exiting:  # else the goroutine has been left where it waits, as all of them
+                self._finish(CancelledError())
             return
         error = task.exception()
         if error is None:
