@@ -291,6 +291,7 @@ class _Errand(Generic[_T]):
 
     def run(self) -> None:
         fn, args, kwargs = self._call
+        _core.current().name = getattr(fn, "__qualname__", type(fn).__name__)
         try:
             self._value = fn(*args, **kwargs)
             self._error = None
@@ -309,10 +310,8 @@ class _Errand(Generic[_T]):
             self._future.set_result(None)
 
     async def wait(self) -> _T:
-        fn = self._call[0]
         reserved = _core.reserve()  # what it started here would stand still while the loop waits
         goroutine = _core.fork_apart(self.tell, self.run)
-        goroutine.name = getattr(fn, "__qualname__", type(fn).__name__)
         cancelled: CancelledError | None = None
         try:
             while not self._over:
