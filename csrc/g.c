@@ -576,10 +576,10 @@ int g_wake_error(G *g, enum wake why) {
     g_settle(g);
     switch (why) {
     case W_SIGNAL:
-        return PyErr_CheckSignals();
+        return ps_handle_signals(PyThreadState_Get());
     case W_DEADLOCK: case W_ASLEEP: case W_OVER:
         /* A signal was on its way to this thread when another one saw that all sleep. */
-        if (g->worker && ps_signals_pending(g->worker->ts)) return PyErr_CheckSignals();
+        if (g->worker && ps_signals_pending(g->worker->ts)) return ps_handle_signals(g->worker->ts);
         if ((e = deadlock_error(g, why))) {
             PyErr_SetObject(rt.errors.deadlock, e);
             Py_DECREF(e);

@@ -208,6 +208,26 @@ bool ps_signals_pending(PyThreadState *ts) {
 #endif
 }
 
+/* The mark is taken back before the handlers are looked for, since who sets it has tripped one before.
+   PyErr_CheckSignals leaves that to the evaluation loop, which may have nothing to run here. */
+static void mark_signals(PyThreadState *ts, bool pending) {
+#if PY_VERSION_HEX >= 0x030D0000
+    if (pending) _Py_set_eval_breaker_bit(ts, _PY_SIGNALS_PENDING_BIT);
+    else _Py_unset_eval_breaker_bit(ts, _PY_SIGNALS_PENDING_BIT);
+#else
+    (void)ts;
+    _Py_atomic_store(&_PyRuntime.ceval.signals_pending, pending);
+#endif
+}
+
+int ps_handle_signals(PyThreadState *ts) {
+    if (!ps_is_main_thread()) return 0;
+    mark_signals(ts, false);
+    if (PyErr_CheckSignals() == 0) return 0;
+    mark_signals(ts, true);                  /* there may be more */
+    return -1;
+}
+
 #ifdef Py_GIL_DISABLED
 static void set_async(PyThreadState *ts, PyObject *class) {
     Py_XDECREF(_Py_atomic_exchange_ptr(&ts->async_exc, Py_XNewRef(class)));

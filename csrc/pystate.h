@@ -142,6 +142,8 @@ static inline bool ps_is_blocked(PyThreadState *ts) {
 
 /* A signal has arrived whose Python handler has not run. */
 bool ps_signals_pending(PyThreadState *ts);
+/* Runs the handlers; 0, or -1 with what one of them raised.  In the main thread nothing is pending after a 0. */
+int ps_handle_signals(PyThreadState *ts);
 
 /* How many threads the module _thread has started that live. */
 static inline long ps_thread_count(PyThreadState *ts) {

@@ -72,6 +72,31 @@ def test_a_child_forked_elsewhere_can_be_terminated(program):
     assert result == (0, "True\n", "")
 
 
+def test_a_handler_that_is_no_python_code(program):
+    """Nothing runs in the evaluation loop then, and goroutine 1 goes to sleep again."""
+    result = program("""
+        import functools, operator, os, signal, threading, time as clock
+        from gofer import *
+
+        def send():
+            for n in range(3):
+                while main.state != "waiting":
+                    clock.sleep(0)
+                os.kill(os.getpid(), signal.SIGUSR1)
+                while not handled:
+                    clock.sleep(0)
+                handled.clear()
+                ch.send(n)
+
+        handled = {}
+        signal.signal(signal.SIGUSR1, functools.partial(operator.setitem, handled))
+        main, ch = current(), Chan()
+        threading.Thread(target=send).start()
+        print([ch.recv() for _ in range(3)])
+    """)
+    assert result == (0, "[0, 1, 2]\n", "")
+
+
 @pytest.mark.parametrize("beside", ["pass", "go(spin)"])
 def test_none_is_lost_while_the_main_thread_falls_asleep(program, beside):
     """Each comes just when goroutine 1 has handled a value and goes to sleep again."""
