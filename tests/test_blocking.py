@@ -225,9 +225,12 @@ def test_the_thread_has_the_name_of_the_goroutine():
         return threading.current_thread().name
 
     assert blocking(name) == current().name
-    task = fork(lambda: (gosched(), blocking(name))[1])
-    task.name = "a name of its own"
-    assert task.join() == "a name of its own"
+
+    def call():
+        current().name = "a name of its own"
+        return blocking(name)
+
+    assert fork(call).join() == "a name of its own"
 
 
 # --- the pool -------------------------------------------------------------------------------------
