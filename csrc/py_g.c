@@ -103,15 +103,16 @@ static void tell_end(G *g, PyObject *told) {
     Py_DECREF(told);
 }
 
-/* fork_apart(told, fn, *args): fork() for somebody who may be about to block the calling thread: any other
-   worker is to start it, and told() is called at its end. */
-static PyObject *py_fork_apart(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
-    if (nargs < 1 || py_check_callable("fork_apart", args + 1, nargs - 1) < 0) {
-        if (!PyErr_Occurred()) PyErr_SetString(PyExc_TypeError, "fork_apart() needs two functions");
+/* fork_apart(told, run, fn): fork(run, fn) for somebody who may be about to block the calling thread: any other
+   worker is to start it, told() is called at its end, and it bears the name of fn. */
+static PyObject *py_fork_apart(PyObject *module, PyObject *const *args, Py_ssize_t nargs) {
+    if (nargs != 3) {
+        PyErr_Format(PyExc_TypeError, "fork_apart() takes exactly 3 arguments (%zd given)", nargs);
         return NULL;
     }
-    G *g = g_new(KIND_TASK, args + 1, nargs - 1, kwnames);
+    G *g = g_new(KIND_TASK, args + 1, 2, NULL);
     if (!g) return NULL;
+    if (!(g->name = name_of(args[2]))) { Py_DECREF(g); return NULL; }
     g->at_end = tell_end;
     g->at_end_arg = Py_NewRef(args[0]);
     G *self = g_self_quick();
@@ -401,7 +402,7 @@ static PyMethodDef functions[] = {
      "Start fn(*args, **kwargs) as a goroutine and return its Task, whose join() returns its value or raises\n"
      "its exception. A failure that nobody joins is reported through sys.unraisablehook when the task is\n"
      "dropped. Does not wait. TypeError as for go()."},
-    {"fork_apart", FAST(py_fork_apart), METH_FASTCALL | METH_KEYWORDS, NULL},
+    {"fork_apart", FAST(py_fork_apart), METH_FASTCALL, NULL},
     {"current", py_current, METH_NOARGS,
      "current($module, /)\n--\n\n"
      "The Goroutine that calls this; in a plain thread an object that stands for the thread."},

@@ -225,11 +225,12 @@ def test_the_thread_has_the_name_of_the_goroutine():
         return threading.current_thread().name
 
     assert blocking(name) == current().name
-    named = Chan()
-    task = fork(lambda: (named.recv(), blocking(name))[1])
-    task.name = "a name of its own"
-    named.send(None)
-    assert task.join() == "a name of its own"
+
+    def call():
+        current().name = "a name of its own"
+        return blocking(name)
+
+    assert fork(call).join() == "a name of its own"
 
 
 # --- the pool -----------------------------------------------------------------------------------
@@ -403,11 +404,10 @@ def test_who_has_stepped_aside_is_counted_again_for_the_next_call(pool, gate, id
     blocking.limit(1)
     ch = Chan()
     task = fork(blocking, ch.recv)
-    until(lambda: pool._aside)
+    until(lambda: pool._workers and not pool._busy and not pool._idle and not pool._coming)
     ch.send(None)
     task.join()
     idle(1)
-    assert not pool._aside
     tasks = [fork(blocking, gate) for _ in range(2)]
     until(lambda: len(gate.entered) == 1 and len(pool._waiting) == 1)
     gate.open()

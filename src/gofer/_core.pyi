@@ -38,11 +38,12 @@ class Task(Goroutine, Generic[_T_co]):
 def go(fn: Callable[_P, object], /, *args: _P.args, **kwargs: _P.kwargs) -> Goroutine: ...
 def fork(fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> Task[_T]: ...
 def fork_apart(
-    told: Callable[[], object], fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs
-) -> Task[_T]:
-    """`fork`, by somebody who may be about to block the calling thread.
+    told: Callable[[], object], run: Callable[[Callable[..., _T]], object], fn: Callable[..., _T], /
+) -> Task[Any]:
+    """`fork(run, fn)`, by somebody who may be about to block the calling thread.
 
-    `told()` is called by the goroutine when it ends, also if it was ended before it had begun.
+    It bears the name of `fn`, and calls `told()` when it ends, also if it was ended before it had
+    begun.
     """
 
 def current() -> Goroutine: ...

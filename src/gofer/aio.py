@@ -282,18 +282,16 @@ class _Errand(Generic[_T]):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
-        self._call = fn, args, kwargs
+        self._fn, self._args, self._kwargs = fn, args, kwargs
         self._error: BaseException | None = GoroutineExit()  # until it has begun
         self._future: Future[None] | None = None
         self._over = False
         self._value: Any = None
         self.loop = asyncio.get_running_loop()
 
-    def run(self) -> None:
-        fn, args, kwargs = self._call
-        _core.current().name = getattr(fn, "__qualname__", type(fn).__name__)
+    def run(self, fn: Callable[..., _T]) -> None:
         try:
-            self._value = fn(*args, **kwargs)
+            self._value = fn(*self._args, **self._kwargs)
             self._error = None
         except BaseException as error:
             self._error = error
@@ -311,7 +309,7 @@ class _Errand(Generic[_T]):
 
     async def wait(self) -> _T:
         reserved = _core.reserve()  # what it started here would stand still while the loop waits
-        goroutine = _core.fork_apart(self.tell, self.run)
+        goroutine = _core.fork_apart(self.tell, self.run, self._fn)
         cancelled: CancelledError | None = None
         try:
             while not self._over:

@@ -8,14 +8,20 @@
     for line in blocking.iter(sys.stdin): ...
 
 What must stay true of the pool:
-- `_guard` protects all that the pool knows: the threads, who of them is idle or has stepped aside,
-  the jobs that wait, and the `job` of who is idle. Nothing waits under it.
-- Who is neither idle nor has stepped aside is at work. A job waits only while as many are at work
-  as may be, so that jobs begin in the order in which they came.
-- A call that waits for goroutines steps aside: those may be about to make a call themselves.
-- A thread in `_idle` sleeps on its `bell`. Who takes it out gives it a job and rings. An interrupt
-  may come in between: then it finds out when its rest is over.
-- A thread is idle before it tells that a call is done: who hears that often makes the next one.
+- `_guard` protects all that the pool knows: the threads, who of them is idle, busy or coming, and
+  the jobs that wait. Nothing waits under it.
+- A job waits in `_waiting` until a thread takes it. Of those that have none, at most one thread is
+  **coming**: it was rung or started, and has not looked yet. Who looks takes a job and sees to it
+  that the next one comes if more can be begun. So short calls are made by few threads, one after
+  the other, and one that blocks holds up nobody.
+- `_call_one` is asked whenever its answer may have changed: a job was added, somebody has looked,
+  is not busy any more, may be started now.
+- A call that waits for goroutines steps aside, it is not busy any more: those may be about to make
+  a call themselves.
+- A thread in `_idle` sleeps on its `bell`. An interrupt may come between taking it out and ringing:
+  then it looks when its rest is over.
+- A thread is idle, or has its next job, before it tells that a call is done: who hears that often
+  makes the next one.
 - From `submit` to its end a call counts as under way, and is no deadlock.
 """
 
@@ -26,6 +32,7 @@ import time
 from _thread import allocate_lock
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from contextvars import copy_context
 from functools import wraps
 from typing import Any, Final, ParamSpec, TypeVar
@@ -85,17 +92,16 @@ class _Job:
 class _Worker:
     """A thread of the pool."""
 
-    __slots__ = ("armed", "begun", "bell", "calling", "dropped", "job", "thread")
+    __slots__ = ("armed", "begun", "bell", "calling", "dropped", "thread")
 
     thread: threading.Thread
 
-    def __init__(self, job: _Job) -> None:
+    def __init__(self) -> None:
         self.armed = False  # will hear when it is about to wait
         self.begun = self.dropped = False  # its thread runs, or is not to
         self.bell = allocate_lock()
         self.bell.acquire()
         self.calling = False
-        self.job: _Job | None = job  # given to it, or being done
 
 
 class _Pool:
@@ -107,7 +113,8 @@ class _Pool:
         self._guard = Guard()
         self._workers: set[_Worker] = set()
         self._idle: list[_Worker] = []  # who came last goes first, so that the others may end
-        self._aside: set[_Worker] = set()
+        self._busy: set[_Worker] = set()
+        self._coming: _Worker | None = None
         self._waiting: OrderedDict[_Job, None] = OrderedDict()
 
     # --- for who makes a call ---
@@ -115,9 +122,9 @@ class _Pool:
     def submit(self, job: _Job) -> None:
         with self._guard:
             self._waiting[job] = None
-            fresh = self._match()
-        if fresh is not None:
-            self._start(fresh, job)
+            too_few = self._call_one()
+        if too_few:
+            self._start_one()
 
     def withdraw(self, job: _Job) -> None:
         """Nobody waits for it any more: if it has not begun, it never will."""
@@ -132,66 +139,55 @@ class _Pool:
             job.over()
 
     def set_most(self, most: int) -> None:
-        self.most = most
-        self._grow()
+        with self._guard:
+            self.most = most
+            too_few = self._call_one()
+        if too_few:
+            self._start_one()
 
-    # --- matching jobs and threads ---
+    # --- having threads come ---
 
-    def _at_work(self) -> int:
-        return len(self._workers) - len(self._idle) - len(self._aside)
+    def _needs_one(self) -> bool:
+        return bool(self._waiting) and self._coming is None and len(self._busy) < self.most
 
-    def _match(self, *, may_start: bool = True) -> _Worker | None:
-        """Give idle threads the jobs that may begin; a worker to be started if needed."""
-        while self._waiting and self._at_work() < self.most:
-            job = next(iter(self._waiting))
-            if not self._idle:
-                if not may_start:
-                    return None
-                worker = _Worker(job)
-                self._workers.add(worker)
-                del self._waiting[job]
-                return worker
-            worker = self._idle.pop()
-            worker.job = job
-            del self._waiting[job]
-            worker.bell.release()
-        return None
+    def _call_one(self) -> bool:
+        """Ring an idle thread if a job can be begun; True if one has to be started for that."""
+        if not self._needs_one():
+            return False
+        if not self._idle:
+            return True
+        worker = self._idle.pop()
+        worker.bell.release()
+        self._coming = worker
+        return False
 
-    def _grow(self) -> None:
-        """Start threads for what may begin now; what finds none waits on for those there are."""
-        while True:
-            with self._guard:
-                fresh = self._match()
-            if fresh is None or not self._start(fresh, None):
-                return
-
-    def _start(self, worker: _Worker, own: _Job | None) -> bool:
-        """Whether there is one thread more; `own` is the job of the caller, if he has one."""
+    def _start_one(self) -> None:
+        worker = _Worker()
         try:
+            with self._guard:
+                if not self._needs_one():
+                    return
+                self._workers.add(worker)
+                self._coming = worker
             worker.thread = threading.Thread(target=self._work, args=(worker,), daemon=True)
             worker.thread.start()
-            return True
         except (RuntimeError, MemoryError) as error:  # the system has no more of them
-            self._put_back(worker)
+            self._give_up(worker)
             self._strand(error)
-            return False
         except BaseException:
-            self._put_back(worker)
-            if own is not None:
-                self.withdraw(own)
-            self._grow()
+            self._give_up(worker)
             raise
 
-    def _put_back(self, worker: _Worker) -> None:
-        """There is no such thread, unless it has begun: its job waits for another one."""
+    def _give_up(self, worker: _Worker) -> None:
+        """It could not be started, unless it has begun: those that are there must do."""
         with self._guard:
-            if worker.begun or worker.job is None:
+            if worker.begun:
                 return
             worker.dropped = True
             self._workers.discard(worker)
-            self._waiting[worker.job] = None
-            self._waiting.move_to_end(worker.job, last=False)
-            self._match(may_start=False)
+            if self._coming is worker:
+                self._coming = None
+            self._call_one()
 
     def _strand(self, error: BaseException) -> None:
         """Without a single thread nobody would ever make the calls that wait."""
@@ -210,8 +206,10 @@ class _Pool:
         if not worker.calling or self._lost:
             return
         with self._guard:
-            self._aside.add(worker)
-        self._grow()
+            self._busy.discard(worker)
+            too_few = self._call_one()
+        if too_few:
+            self._start_one()
 
     # --- what a thread does ---
 
@@ -221,9 +219,16 @@ class _Pool:
             if worker.dropped:
                 return
             worker.begun = True
-        while worker.job is not None:
-            self._call(worker, worker.job)
-            self._next(worker)
+        job = self._look(worker, None)
+        while worker in self._workers and not self._lost:
+            if job is None:
+                self._rest(worker)
+            else:
+                self._call(worker, job)
+            # In this order, so that nothing of a job is kept by who rests.
+            done, job = job, None
+            job = self._look(worker, done)
+            del done
 
     def _call(self, worker: _Worker, job: _Job) -> None:
         try:
@@ -237,36 +242,41 @@ class _Pool:
             job.error = error
         worker.calling = False
 
-    def _next(self, worker: _Worker) -> None:
-        """Tell that a call is done, and wait for the next; none comes if the thread is to end."""
-        done, worker.job = worker.job, None
-        if self._lost or done is None:
-            return
-        rests = False
+    def _look(self, worker: _Worker, done: _Job | None) -> _Job | None:
+        """Take the next job, or be idle, or leave; then tell that the last one is done."""
+        if self._lost:
+            return None
+        job: _Job | None = None
         with self._guard:
-            self._aside.discard(worker)
-            if self._waiting and self._at_work() <= self.most:
-                worker.job, _ = self._waiting.popitem(last=False)
+            self._busy.discard(worker)
+            if self._coming is worker:
+                self._coming = None
+            if worker not in self._workers:
+                pass  # its rest was over
+            elif self._waiting and len(self._busy) < self.most:
+                job, _ = self._waiting.popitem(last=False)
+                self._busy.add(worker)
             elif self._closed or len(self._workers) > self.most:
                 self._workers.discard(worker)
             else:
                 self._idle.append(worker)
-                rests = True
-        done.finish()
-        del done  # nothing of it is kept meanwhile
-        if rests:
-            self._rest(worker)
+            too_few = self._call_one()
+        if done is not None:
+            done.finish()
+        if too_few:
+            with suppress(BaseException):  # there is no memory; who is there does what there is
+                self._start_one()
+        return job
 
     def _rest(self, worker: _Worker) -> None:
+        """Sleep until the bell rings; if that takes long, leave."""
         if worker.bell.acquire(timeout=self.rest):
             return
         with self._guard:
             if worker in self._idle:
                 self._idle.remove(worker)
                 self._workers.discard(worker)
-            elif worker.job is None:  # who took it out was interrupted
-                self._workers.discard(worker)
-            else:
+            else:  # it was rung a moment ago, or who was going to was interrupted
                 worker.bell.acquire(blocking=False)
 
     # --- the end ---
