@@ -39,6 +39,12 @@ ONE_WORKER = (
     Operation("select_8", "select over 8 channels, an item"),
     Operation("mutex", "mutex, uncontended"),
     Operation("mutex_10", "mutex, 10 goroutines, held across a yield"),
+    Operation("cancel_scope", "a cancel scope, entered and left"),
+    Operation("timeout_ready", "a time-out around a receive that is ready"),
+    Operation(
+        "cancel_parked", "cancelling 100,000 that are parked, each", "once", 100_000, rounds=3
+    ),
+    Operation("contexts", "10,000 contexts made and cancelled, each", "once", 10_000),
     Operation("timers", "100,000 sleeps at once, a sleep", "once", 100_000, rounds=3),
     Operation("park", "a parked goroutine, shallow", "bytes", 100_000, rounds=2),
     Operation(

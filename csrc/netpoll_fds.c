@@ -71,7 +71,7 @@ static void serve(entry *e, uint8_t ready, const fd_wait *but, waitq *woken) {
     for (node *x = e->waits.next; x != &e->waits; x = x->next) {
         fd_wait *f = wait_at(x);
         uint8_t hit = ready & (f->events | FD_BROKEN | FD_CLOSED);
-        if (!hit || f == but) continue;
+        if (!hit || f == but || (f->ready & FD_CLOSED)) continue;      /* closed: what comes now is another file's */
         f->ready |= hit;
         if (g_claim(f->g, W_READY)) waitq_push(woken, &f->g->w);
     }
@@ -108,6 +108,7 @@ static void ready_all(waitq *woken) {
 static int put_in(worker *w, fd_wait *f, waitq *woken, bool *anew) {
     if (f->fd < 0 || ((size_t)f->fd >= w->fds->room && fcntl(f->fd, F_GETFD) < 0)) {
         f->ready = FD_CLOSED;
+        *anew = f->fd >= 0;
         return 0;
     }
     entry *e = entry_for(w->fds, f->fd);

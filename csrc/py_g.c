@@ -138,11 +138,12 @@ PyObject *py_panic_hook, *py_child_ended_hook, *py_swallows_hook;       /* set_h
 /* Ends the process.  The hook prints and exits; what follows it here is for when it can not. */
 static void panic(G *g, PyObject *exc) {
     PyObject *hook = py_panic_hook;
-    bubble *b = g->bubble ? g->scope->bubble : NULL;
-    if (b && b->panic) {                 /* a test, which goes on */
-        PyObject *r = PyObject_CallFunctionObjArgs(b->panic, (PyObject *)g, exc, NULL);
+    PyObject *test = g->bubble ? bubble_panic_hook(g->scope->bubble) : NULL;
+    if (test) {                          /* which goes on */
+        PyObject *r = PyObject_CallFunctionObjArgs(test, (PyObject *)g, exc, NULL);
         if (!r) PyErr_WriteUnraisable((PyObject *)g);
         Py_XDECREF(r);
+        Py_DECREF(test);
         return;
     }
     if (hook) {

@@ -153,32 +153,29 @@ static PyObject *py_call_over(PyObject *module, PyObject *call) {
     Py_RETURN_NONE;
 }
 
-/* The same for a worker that is aloof; the capsule holds it. */
-static void aloof_over(PyObject *capsule) {
-    sched_aloof_over(PyCapsule_GetPointer(capsule, NULL), (uint32_t)(uintptr_t)PyCapsule_GetContext(capsule));
+/* The same for a worker that starts no goroutines meanwhile; the capsule stands for it. */
+static void give_back(PyObject *capsule) {
+    sched_give_back(PyCapsule_GetPointer(capsule, NULL), (uint32_t)(uintptr_t)PyCapsule_GetContext(capsule));
 }
 
-static PyObject *py_aloof(PyObject *module, PyObject *unused) {
+static PyObject *py_reserve(PyObject *module, PyObject *unused) {
     if (!g_self()) return NULL;
     if (!g_worker) Py_RETURN_NONE;
-    PyObject *aloof = PyCapsule_New(g_worker, NULL, NULL);
-    if (!aloof) return NULL;
     uint32_t epoch;
-    sched_aloof_begin(&epoch);
-    PyCapsule_SetContext(aloof, (void *)(uintptr_t)epoch);
-    PyCapsule_SetDestructor(aloof, aloof_over);
-    return aloof;
+    PyObject *reserved = PyCapsule_New(g_worker, NULL, NULL);
+    if (!reserved) return NULL;
+    if (!sched_reserve(&epoch)) {
+        Py_DECREF(reserved);
+        return NULL;
+    }
+    PyCapsule_SetContext(reserved, (void *)(uintptr_t)epoch);
+    PyCapsule_SetDestructor(reserved, give_back);
+    return reserved;
 }
 
 static PyObject *py_look_for_deadlock(PyObject *module, PyObject *unused) {
     sched_look_for_deadlock();
     Py_RETURN_NONE;
-}
-
-static PyObject *py_outside_chan(PyObject *module, PyObject *cap) {
-    PyObject *c = PyObject_CallOneArg((PyObject *)&Chan_Type, cap);
-    if (c) ((chan *)c)->bubble = UINT32_MAX;
-    return c;
 }
 
 static PyMethodDef functions[] = {
@@ -187,9 +184,8 @@ static PyMethodDef functions[] = {
     {"before_wait", py_before_wait, METH_O, NULL},
     {"call_over", py_call_over, METH_O, NULL},
     {"call_under_way", py_call_under_way, METH_NOARGS, NULL},
-    {"aloof", py_aloof, METH_NOARGS, NULL},
+    {"reserve", py_reserve, METH_NOARGS, NULL},
     {"look_for_deadlock", py_look_for_deadlock, METH_NOARGS, NULL},
-    {"outside_chan", py_outside_chan, METH_O, NULL},
     {"wait_fd", FAST(py_wait_fd), METH_FASTCALL, NULL},
     {"wait_fds", FAST(py_wait_fds), METH_FASTCALL, NULL},
     {"fd_closing", py_fd_closing, METH_O, NULL},

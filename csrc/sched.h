@@ -14,6 +14,13 @@ int sched_procs(int n);
 /* The cores this process may use. */
 int sched_cores(void);
 
+/* --- threads for one goroutine -------------------------------------------------------------------------- */
+/* The calling goroutine locks its thread: what has not started starts on others, until it has unlocked it as often
+   or ends.  -1 with an exception when there is no thread for the others. */
+int sched_lock_thread(void);
+/* Nothing when it has not locked it. */
+void sched_unlock_thread(void);
+
 /* --- run() ------------------------------------------------------------------------------------------ */
 /* Begins a run inside the one in progress, whose serial goes to *outer; -1 with RuntimeError when the
    caller is not goroutine 1. */
@@ -42,10 +49,10 @@ void sched_thread_rests(void);
    sched_call_over is to be told. */
 uint32_t sched_call_begin(void);
 void sched_call_over(uint32_t epoch);
-/* The calling thread, if it is a worker, is about to block again and again (an event loop): until that is over
-   it takes nothing that has not started from others.  Returns what sched_aloof_over is to be told. */
-worker *sched_aloof_begin(uint32_t *epoch);
-void sched_aloof_over(worker *w, uint32_t epoch);
+/* The calling worker is about to block again and again (an event loop): until it is given back it starts no
+   goroutines.  NULL with an exception; *epoch: what sched_give_back is to be told. */
+worker *sched_reserve(uint32_t *epoch);
+void sched_give_back(worker *w, uint32_t epoch);
 /* Something that stood against a deadlock is over and has woken nobody. */
 void sched_look_for_deadlock(void);
 

@@ -247,7 +247,7 @@ def test_it_arrives_while_others_only_yield(pipe, parked):
     assert task.join() == FD_READ
 
 
-# --- hang-ups and other events --------------------------------------------------------------------
+# --- hang-ups and other events ------------------------------------------------------------------
 
 
 def test_the_writer_of_a_pipe_is_gone(pipe, parked):
@@ -331,7 +331,7 @@ def test_a_connection_that_is_reset(files, parked):
         a.recv(1)
 
 
-# --- what can not be waited for -------------------------------------------------------------------
+# --- what can not be waited for -----------------------------------------------------------------
 
 
 def test_a_regular_file_is_always_ready(tmp_path):
@@ -448,7 +448,7 @@ def test_a_plain_thread_is_refused(pipe):
         in_thread(wait_fds, [(r, FD_READ)], None)
 
 
-# --- several at a time ----------------------------------------------------------------------------
+# --- several at a time --------------------------------------------------------------------------
 
 
 def test_one_of_many(pipe, parked):
@@ -508,7 +508,7 @@ def test_none_of_none_for_ever_is_a_deadlock(program):
     assert result == (0, "all goroutines are asleep - deadlock!\n", "")
 
 
-# --- time-outs and cancellation -------------------------------------------------------------------
+# --- time-outs and cancellation -----------------------------------------------------------------
 
 
 @pytest.mark.parametrize("seconds", [0, 0.001, 1e-9, -1, timedelta(milliseconds=1)])
@@ -607,7 +607,7 @@ def test_the_end_of_the_program(program):
     assert result == (0, "end\n", "")
 
 
-# --- closing --------------------------------------------------------------------------------------
+# --- closing ------------------------------------------------------------------------------------
 
 
 @places
@@ -725,7 +725,7 @@ def test_the_old_file_lives_on_under_another_number(pipe, parked, waits_before):
     os.close(kept)
 
 
-# --- many -----------------------------------------------------------------------------------------
+# --- many ---------------------------------------------------------------------------------------
 
 
 def test_thousands_of_idle_connections(parked):
@@ -761,8 +761,8 @@ def test_many_wait_for_many(pipe, rng):
 
     def read():
         while len(got) < 200:
-            all_ready = wait_fds([(r, FD_READ) for r, _ in pipes], LONG)
-            for (r, _), ready in zip(pipes, all_ready, strict=True):
+            seen = wait_fds([(r, FD_READ) for r, _ in pipes], LONG)
+            for (r, _), ready in zip(pipes, seen, strict=True):
                 if ready:
                     with contextlib.suppress(BlockingIOError):
                         got.append(os.read(r, 1))
@@ -779,7 +779,7 @@ def test_many_wait_for_many(pipe, rng):
     assert got.count(b"x") == 200
 
 
-# --- with the rest of the library -----------------------------------------------------------------
+# --- with the rest of the library ---------------------------------------------------------------
 
 
 def test_garbage_is_collected_meanwhile(pipe, parked):
@@ -818,6 +818,7 @@ def test_the_clock_of_a_bubble_waits_for_it(pipe):
         start = now()
         assert wait_fd(r, FD_READ, None) == FD_READ
         assert (log, now()) == (["written"], start)
+        sleep(2)
     assert log == ["written", "slept"]
     outside.join()
 
@@ -894,7 +895,7 @@ def test_who_waits_for_a_descriptor_is_no_deadlock_and_who_has_waited_is_one(pro
     assert result == (0, "ready 1\ndeadlock\n", "")
 
 
-# --- fork -----------------------------------------------------------------------------------------
+# --- fork ---------------------------------------------------------------------------------------
 
 
 def test_fork_while_others_wait(program):

@@ -93,6 +93,20 @@ def test_a_thread_sleeps_while_goroutines_go_on():
     thread.join()
 
 
+@pytest.mark.parametrize("n", [1, 2, 3, 60, 61])
+@pytest.mark.usefixtures("one_worker")
+def test_goroutines_that_only_start_others_and_end_hold_up_no_timer(n):
+    def chain():
+        if not stopped:
+            go(chain)
+
+    stopped = []
+    for _ in range(n):
+        go(chain)
+    sleep(0.001)
+    stopped.append(True)
+
+
 def test_sleeping_is_no_deadlock(program):
     outcome = program(
         """

@@ -2,6 +2,7 @@
 
 import asyncio
 from functools import partial
+from time import perf_counter_ns
 
 import probe
 
@@ -13,13 +14,16 @@ USES = {
     "yield_2": "asyncio.sleep(0)",
     "yield_1000": "asyncio.sleep(0)",
     "mutex_10": "asyncio.Lock and asyncio.sleep(0)",
+    "cancel_scope": "asyncio.timeout(None)",
+    "timeout_ready": "asyncio.timeout and an asyncio.Queue(1)",
+    "cancel_parked": "Task.cancel of every task of a TaskGroup, each waits for an asyncio.Event",
     "park": "asyncio.Event",
     "park_deep": "asyncio.Event, 5 coroutines deep",
     "million": "asyncio.Event",
     "blocking": "asyncio.to_thread",
     "blocking_100": "asyncio.to_thread",
 }
-LEFT_OUT: dict[str, str] = {}
+LEFT_OUT = {"contexts": "it has no contexts that are cancelled"}
 MOST: dict[str, int] = {}
 
 
@@ -97,6 +101,42 @@ async def mutex_contended(n, tasks=10):
             group.create_task(loop(n // tasks))
 
 
+async def scope(n):
+    for _ in range(n):
+        async with asyncio.timeout(None):
+            pass
+
+
+async def timeout_ready(n):
+    queue = asyncio.Queue(1)
+    for i in range(n):
+        await queue.put(i)
+        async with asyncio.timeout(10):
+            await queue.get()
+
+
+async def cancel_parked(n):
+    never = asyncio.Event()
+    all_ready = asyncio.Event()
+    ready = 0
+
+    async def wait():
+        nonlocal ready
+        ready += 1
+        if ready == n:
+            all_ready.set()
+        await never.wait()
+
+    start = perf_counter_ns()
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(wait()) for _ in range(n)]
+        await all_ready.wait()
+        spent = perf_counter_ns() - start
+        for task in tasks:
+            task.cancel()
+    return spent
+
+
 async def timers(n):
     async with asyncio.TaskGroup() as group:
         for _ in range(n):
@@ -157,6 +197,9 @@ PROGRAMS = {
     "select_8": partial(select_from, queues=8),
     "mutex": mutex,
     "mutex_10": mutex_contended,
+    "cancel_scope": scope,
+    "timeout_ready": timeout_ready,
+    "cancel_parked": cancel_parked,
     "timers": timers,
     "park": partial(park, frames=0),
     "park_deep": partial(park, frames=5),

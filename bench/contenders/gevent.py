@@ -1,6 +1,7 @@
 """gevent: greenlets on a hub with an event loop."""
 
 from functools import partial
+from time import perf_counter_ns
 
 import gevent
 from gevent.event import Event
@@ -20,13 +21,16 @@ USES = {
     "yield_1000": "gevent.sleep(0)",
     "mutex": "BoundedSemaphore(1)",
     "mutex_10": "BoundedSemaphore(1) and gevent.sleep(0)",
+    "cancel_scope": "gevent.Timeout(None)",
+    "timeout_ready": "gevent.Timeout and a SimpleQueue(1)",
+    "cancel_parked": "gevent.killall, each waits for a gevent.event.Event",
     "park": "gevent.event.Event",
     "park_deep": "gevent.event.Event",
     "million": "gevent.event.Event",
     "blocking": "the hub's threadpool: spawn and get",
     "blocking_100": "the hub's threadpool: spawn and get",
 }
-LEFT_OUT: dict[str, str] = {}
+LEFT_OUT = {"contexts": "it has no contexts"}
 MOST: dict[str, int] = {}
 
 
@@ -95,6 +99,40 @@ def mutex_contended(n, greenlets=10):
     gevent.joinall([gevent.spawn(loop, n // greenlets) for _ in range(greenlets)])
 
 
+def scope(n):
+    for _ in range(n):
+        with gevent.Timeout(None):
+            pass
+
+
+def timeout_ready(n):
+    queue = SimpleQueue(1)
+    for i in range(n):
+        queue.put(i)
+        with gevent.Timeout(10):
+            queue.get()
+
+
+def cancel_parked(n):
+    never = Event()
+    all_ready = Event()
+    ready = 0
+
+    def wait():
+        nonlocal ready
+        ready += 1
+        if ready == n:
+            all_ready.set()
+        never.wait()
+
+    start = perf_counter_ns()
+    greenlets = [gevent.spawn(wait) for _ in range(n)]
+    all_ready.wait()
+    spent = perf_counter_ns() - start
+    gevent.killall(greenlets)
+    return spent
+
+
 def timers(n):
     gevent.joinall([gevent.spawn(gevent.sleep, 0.5) for _ in range(n)])
     return 500_000_000
@@ -149,6 +187,9 @@ OPERATIONS = {
     "select_8": partial(select_from, channels=8),
     "mutex": mutex,
     "mutex_10": mutex_contended,
+    "cancel_scope": scope,
+    "timeout_ready": timeout_ready,
+    "cancel_parked": cancel_parked,
     "timers": timers,
     "park": partial(park, frames=0),
     "park_deep": partial(park, frames=5),

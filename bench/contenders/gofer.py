@@ -1,13 +1,32 @@
 """gofer, by its public interface."""
 
 from functools import partial
+from time import perf_counter_ns
 
-from gofer import Chan, Mutex, WaitGroup, blocking, fork, go, gosched, select, sleep
+from gofer import (
+    Chan,
+    Mutex,
+    WaitGroup,
+    blocking,
+    cancel_scope,
+    fork,
+    go,
+    gosched,
+    select,
+    sleep,
+    timeout,
+)
+from gofer.context import background, with_cancel
 from gofer.runtime import gomaxprocs
 
 import probe
 
-USES: dict[str, str] = {}
+USES = {
+    "cancel_scope": "cancel_scope",
+    "timeout_ready": "timeout and a buffered channel",
+    "cancel_parked": "goroutines of a cancel_scope that wait for a channel",
+    "contexts": "with_cancel, 10 below each",
+}
 LEFT_OUT: dict[str, str] = {}
 MOST: dict[str, int] = {}
 
@@ -91,6 +110,51 @@ def mutex_contended(n, goroutines=10):
     with WaitGroup() as wg:
         for _ in range(goroutines):
             wg.go(loop, n // goroutines)
+
+
+def scope(n):
+    for _ in range(n):
+        with cancel_scope():
+            pass
+
+
+def timeout_ready(n):
+    ch = Chan(1)
+    for i in range(n):
+        ch.send(i)
+        with timeout(10):
+            ch.recv()
+
+
+def cancel_parked(n):
+    never = Chan()
+    ready = WaitGroup()
+
+    def wait():
+        ready.done()
+        never.recv()
+
+    start = perf_counter_ns()
+    ready.add(n)
+    with WaitGroup() as ends, cancel_scope() as scope:
+        for _ in range(n):
+            ends.go(wait)
+        ready.wait()
+        spent = perf_counter_ns() - start
+        scope.cancel()
+    return spent
+
+
+def contexts(n):
+    root, cancel = with_cancel(background())
+    level = [root]
+    left = n
+    while left:
+        level = [with_cancel(level[k // 10])[0] for k in range(min(10 * len(level), left))]
+        left -= len(level)
+    cancel()
+    if level[-1].err() is None:
+        raise RuntimeError("it was not cancelled")
 
 
 def timers(n):
@@ -202,6 +266,10 @@ OPERATIONS = {
     "select_8": partial(select_from, channels=8),
     "mutex": mutex,
     "mutex_10": mutex_contended,
+    "cancel_scope": scope,
+    "timeout_ready": timeout_ready,
+    "cancel_parked": cancel_parked,
+    "contexts": contexts,
     "timers": timers,
     "park": partial(park, frames=0),
     "park_deep": partial(park, frames=5),

@@ -26,6 +26,10 @@ LEFT_OUT = {
     "select_8": "it has no channels",
     "mutex": "it has no locks",
     "mutex_10": "it has no locks",
+    "cancel_scope": "it has no cancellation",
+    "timeout_ready": "it has no timers",
+    "cancel_parked": "it has no cancellation",
+    "contexts": "it has no cancellation",
     "timers": "it has no timers",
 }
 MOST: dict[str, int] = {}

@@ -1,9 +1,11 @@
 """runloom: fibers on a stack each; one hub, or several on a free-threaded build."""
 
 from functools import partial
+from time import perf_counter_ns
 
 import runloom
 from runloom import Chan, WaitGroup
+from runloom.context import Background, WithCancel
 from runloom.sync import Lock
 
 import probe
@@ -13,10 +15,13 @@ USES = {
     "spawn_100000": "runloom.run(1) runs them to their end; cheaper than its WaitGroup",
     "mutex": "runloom.sync.Lock",
     "mutex_10": "runloom.sync.Lock and yield_now",
+    "cancel_scope": "context.WithCancel",
+    "cancel_parked": "each waits for the done of a context",
+    "contexts": "context.WithCancel, 10 below each",
     "fork_join_1": "gather",
     "fork_join_2": "gather",
 }
-LEFT_OUT: dict[str, str] = {}
+LEFT_OUT = {"timeout_ready": "a WithTimeout leaves a fiber that sleeps until its time is over"}
 MOST = dict.fromkeys(
     ("spawn_100000", "timers", "park", "park_deep"), 20_000
 )  # Linux allows 65,530 mappings
@@ -122,6 +127,50 @@ def mutex_contended(n, fibers=10):
     for _ in range(fibers):
         runloom.fiber(loop)
     runloom.run(1)
+
+
+def scope(n):
+    root = Background()
+    for _ in range(n):
+        _, cancel = WithCancel(root)
+        cancel()
+
+
+def cancel_parked(n):
+    ctx, cancel = WithCancel(Background())
+    all_ready, all_ended = Chan(1), Chan(1)
+    ready = ended = 0
+
+    def wait():
+        nonlocal ready, ended
+        ready += 1
+        if ready == n:
+            all_ready.send(True)
+        ctx.done.recv()
+        ended += 1
+        if ended == n:
+            all_ended.send(True)
+
+    start = perf_counter_ns()
+    for _ in range(n):
+        runloom.fiber(wait)
+    all_ready.recv()
+    spent = perf_counter_ns() - start
+    cancel()
+    all_ended.recv()
+    return spent
+
+
+def contexts(n):
+    root, cancel = WithCancel(Background())
+    level = [root]
+    left = n
+    while left:
+        level = [WithCancel(level[k // 10])[0] for k in range(min(10 * len(level), left))]
+        left -= len(level)
+    cancel()
+    if level[-1].err() is None:
+        raise RuntimeError("it was not cancelled")
 
 
 def timers(n):
@@ -241,6 +290,9 @@ OPERATIONS = {
     "select_8": main_fiber(partial(select_from, channels=8)),
     "mutex": main_fiber(mutex),
     "mutex_10": mutex_contended,
+    "cancel_scope": main_fiber(scope),
+    "cancel_parked": main_fiber(cancel_parked),
+    "contexts": main_fiber(contexts),
     "timers": timers,
     "park": main_fiber(partial(park, frames=0)),
     "park_deep": main_fiber(partial(park, frames=5)),

@@ -16,6 +16,7 @@ USES = {
     "yield_2": "time.sleep(0)",
     "yield_1000": "time.sleep(0)",
     "mutex_10": "threading.Lock and time.sleep(0)",
+    "timeout_ready": "SimpleQueue.get with a timeout",
     "park": "threading.Event",
     "park_deep": "threading.Event",
     "ping_pong": "two SimpleQueues",
@@ -27,7 +28,12 @@ USES = {
     "blocking": "ThreadPoolExecutor: submit and result",
     "blocking_100": "ThreadPoolExecutor: submit and result",
 }
-LEFT_OUT = {"million": "a kernel does not run a million threads"}
+LEFT_OUT = {
+    "cancel_scope": "threads can not be cancelled",
+    "cancel_parked": "threads can not be cancelled",
+    "contexts": "threads can not be cancelled",
+    "million": "a kernel does not run a million threads",
+}
 MOST = {"spawn_100000": 10_000, "timers": 5_000, "park": 5_000, "park_deep": 5_000}
 
 
@@ -109,6 +115,13 @@ def mutex_contended(n, threads=10):
                 time.sleep(0)
 
     run_all([threading.Thread(target=loop, args=(n // threads,)) for _ in range(threads)])
+
+
+def timeout_ready(n):
+    source = queue.SimpleQueue()
+    for i in range(n):
+        source.put(i)
+        source.get(timeout=10)
 
 
 def timers(n):
@@ -225,6 +238,7 @@ OPERATIONS = {
     "select_8": partial(select_from, queues=8),
     "mutex": mutex,
     "mutex_10": mutex_contended,
+    "timeout_ready": timeout_ready,
     "timers": timers,
     "park": partial(park, frames=0),
     "park_deep": partial(park, frames=5),

@@ -1,6 +1,7 @@
 """tonio: coroutines on a runtime of one or more threads, free-threaded builds only."""
 
 from functools import partial
+from time import perf_counter_ns
 
 import tonio.colored as tonio
 from tonio.colored.sync import Lock
@@ -16,13 +17,18 @@ USES = {
     "yield_2": "yield_now",
     "yield_1000": "yield_now",
     "mutex_10": "sync.Lock and yield_now",
+    "cancel_scope": "scope",
+    "cancel_parked": "coroutines of a scope, each waits for an Event",
     "park": "Event",
     "park_deep": "Event, 5 coroutines deep",
     "million": "Event",
     "fork_join_1": "spawn",
     "fork_join_2": "spawn",
 }
-LEFT_OUT: dict[str, str] = {}
+LEFT_OUT = {
+    "timeout_ready": "its timeout is one of a coroutine, which it starts for that",
+    "contexts": "it has scopes in place of contexts",
+}
 MOST = {"timers": 1_000}  # 2,000 never end
 
 runtime = tonio.runtime(threads=probe.WORKERS)
@@ -95,6 +101,34 @@ async def mutex_contended(n, tasks=10):
                 await tonio.yield_now()
 
     await tonio.spawn.without_results(*[loop(n // tasks) for _ in range(tasks)])
+
+
+async def scope(n):
+    for _ in range(n):
+        async with tonio.scope():
+            pass
+
+
+async def cancel_parked(n):
+    never = tonio.Event()
+    all_ready = tonio.Event()
+    ready = 0
+
+    async def wait():
+        nonlocal ready
+        ready += 1
+        if ready == n:
+            all_ready.set()
+        await never.wait()
+
+    start = perf_counter_ns()
+    async with tonio.scope() as tasks:
+        for _ in range(n):
+            tasks.spawn(wait())
+        await all_ready.wait()
+        spent = perf_counter_ns() - start
+        tasks.cancel()
+    return spent
 
 
 async def timers(n):
@@ -182,6 +216,8 @@ OPERATIONS = {
         "select_8": partial(select_from, channels=8),
         "mutex": mutex,
         "mutex_10": mutex_contended,
+        "cancel_scope": scope,
+        "cancel_parked": cancel_parked,
         "timers": timers,
         "park": partial(park, frames=0),
         "park_deep": partial(park, frames=5),

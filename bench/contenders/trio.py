@@ -1,6 +1,7 @@
 """trio."""
 
 from functools import partial
+from time import perf_counter_ns
 
 import trio
 
@@ -14,11 +15,14 @@ USES = {
     "yield_2": "trio.lowlevel.checkpoint",
     "yield_1000": "trio.lowlevel.checkpoint",
     "mutex_10": "trio.Lock and a checkpoint",
+    "cancel_scope": "trio.CancelScope",
+    "timeout_ready": "trio.move_on_after and a memory channel (1)",
+    "cancel_parked": "tasks of a nursery in trio.sleep_forever",
     "park": "trio.Event",
     "park_deep": "trio.Event, 5 coroutines deep",
     "million": "trio.Event",
 }
-LEFT_OUT: dict[str, str] = {}
+LEFT_OUT = {"contexts": "it has scopes in place of contexts"}
 MOST: dict[str, int] = {}
 
 
@@ -98,6 +102,41 @@ async def mutex_contended(n, tasks=10):
             nursery.start_soon(loop, n // tasks)
 
 
+async def scope(n):
+    for _ in range(n):
+        with trio.CancelScope():
+            pass
+
+
+async def timeout_ready(n):
+    sender, receiver = trio.open_memory_channel(1)
+    for i in range(n):
+        await sender.send(i)
+        with trio.move_on_after(10):
+            await receiver.receive()
+
+
+async def cancel_parked(n):
+    all_ready = trio.Event()
+    ready = 0
+
+    async def wait():
+        nonlocal ready
+        ready += 1
+        if ready == n:
+            all_ready.set()
+        await trio.sleep_forever()
+
+    start = perf_counter_ns()
+    async with trio.open_nursery() as nursery:
+        for _ in range(n):
+            nursery.start_soon(wait)
+        await all_ready.wait()
+        spent = perf_counter_ns() - start
+        nursery.cancel_scope.cancel()
+    return spent
+
+
 async def timers(n):
     async with trio.open_nursery() as nursery:
         for _ in range(n):
@@ -160,6 +199,9 @@ OPERATIONS = {
         "select_8": partial(select_from, channels=8),
         "mutex": mutex,
         "mutex_10": mutex_contended,
+        "cancel_scope": scope,
+        "timeout_ready": timeout_ready,
+        "cancel_parked": cancel_parked,
         "timers": timers,
         "park": partial(park, frames=0),
         "park_deep": partial(park, frames=5),

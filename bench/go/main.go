@@ -3,6 +3,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"runtime"
@@ -24,6 +25,10 @@ var operations = map[string]func(n int){
 	"select_8":         select8,
 	"mutex":            mutex,
 	"mutex_10":         func(n int) { mutexContended(n, 10) },
+	"cancel_scope":     scope,
+	"timeout_ready":    timeoutReady,
+	"cancel_parked":    cancelParked,
+	"contexts":         contexts,
 	"timers":           timers,
 	"park":             func(n int) { park(n, 0) },
 	"park_deep":        func(n int) { park(n, 5) },
@@ -160,12 +165,74 @@ func mutexContended(n, goroutines int) {
 	wg.Wait()
 }
 
+// What is not to be counted of the last operation.
+var idle time.Duration
+
+func scope(n int) {
+	for range n {
+		_, cancel := context.WithCancel(context.Background())
+		cancel()
+	}
+}
+
+func timeoutReady(n int) {
+	ch := make(chan int, 1)
+	for i := range n {
+		ch <- i
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		select {
+		case sink = <-ch:
+		case <-ctx.Done():
+		}
+		cancel()
+	}
+}
+
+func cancelParked(n int) {
+	start := time.Now()
+	ctx, cancel := context.WithCancel(context.Background())
+	var ready, ends sync.WaitGroup
+	ready.Add(n)
+	for range n {
+		ends.Go(func() {
+			ready.Done()
+			<-ctx.Done()
+		})
+	}
+	ready.Wait()
+	idle = time.Since(start)
+	cancel()
+	ends.Wait()
+}
+
+// contexts makes a tree of them, 10 below each, and cancels it.
+func contexts(n int) {
+	root, cancelAll := context.WithCancel(context.Background())
+	level := []context.Context{root}
+	for left := n; left > 0; left -= len(level) {
+		var next []context.Context
+		for _, parent := range level {
+			for range min(10, left-len(next)) {
+				ctx, cancel := context.WithCancel(parent)
+				defer cancel()
+				next = append(next, ctx)
+			}
+		}
+		level = next
+	}
+	cancelAll()
+	if level[len(level)-1].Err() == nil {
+		panic("it was not cancelled")
+	}
+}
+
 func timers(n int) {
 	var wg sync.WaitGroup
 	for range n {
 		wg.Go(func() { time.Sleep(sleepTime) })
 	}
 	wg.Wait()
+	idle = sleepTime
 }
 
 //go:noinline
@@ -273,13 +340,10 @@ func memory() int {
 }
 
 func timed(name string, n int) float64 {
+	idle = 0
 	start := time.Now()
 	operations[name](n)
-	spent := time.Since(start)
-	if name == "timers" {
-		spent -= sleepTime
-	}
-	return float64(spent.Nanoseconds())
+	return float64((time.Since(start) - idle).Nanoseconds())
 }
 
 func rate(name string, n int, seconds float64) (int, float64) {

@@ -100,6 +100,18 @@ class RecvChan(Generic[_T_co]):
 
 _Case: TypeAlias = Callable[[], Any] | tuple[Callable[[Any], None], Any] | None
 
+def here() -> int:
+    """The number of the bubble that the caller is in; 0 for none."""
+
+def chan_in(bubble: int, cap: int, /) -> Chan[Any]:
+    """A channel as if it had been made in that bubble."""
+
+def never() -> RecvChan[Any]:
+    """On which nothing ever arrives, inside a bubble as outside."""
+
+def closed() -> Chan[Any]:
+    """One that is closed already."""
+
 def select(*cases: _Case, default: bool = False) -> tuple[int, Any]: ...
 
 # --- time -----------------------------------------------------------------------------------
@@ -225,8 +237,8 @@ def call_under_way() -> object:
     """Until `call_over` of what it returns there is no deadlock: a thread works for somebody."""
 
 def call_over(call: object, /) -> None: ...
-def aloof() -> object:
-    """While that lives the calling thread, if it is a worker, takes on nothing of others.
+def reserve() -> object:
+    """While that lives the calling thread, if it is a worker, starts no goroutines.
 
     Its thread runs an event loop, and what has started here would stand still with every wait.
     """
@@ -234,14 +246,13 @@ def aloof() -> object:
 def look_for_deadlock() -> None:
     """A call is over and has woken nobody."""
 
-def outside_chan(cap: int, /) -> Chan[Any]:
-    """A channel that is used from outside of the bubble, if the caller is in one."""
-
 # --- runtime --------------------------------------------------------------------------------
 
 def gomaxprocs(n: int | None = None, /) -> int: ...
 def num_goroutine() -> int: ...
 def stats() -> dict[str, int]: ...
+def lock_os_thread() -> None: ...
+def unlock_os_thread() -> None: ...
 
 # One row a goroutine: the goroutine, state, wait reason ("" unless waiting), what it waits on (a
 # description), monotonic second it began to wait, frames (innermost first; code object and line),
@@ -262,6 +273,9 @@ def set_hooks(
     swallows: Callable[[Goroutine], None],
     home: str,
 ) -> None: ...
+def when_used(fn: Callable[[], object] | None, /) -> Callable[[], object] | None:
+    """Have `fn` called when the main thread uses the library for the first time; the one before."""
+
 def begin_run() -> int: ...
 def end_run(outer: int, /) -> None: ...
 def park_forever() -> NoReturn: ...
@@ -269,12 +283,14 @@ def set_exit_status(status: int, /) -> None: ...
 def origin(goroutine: Goroutine, /) -> tuple[CodeType, int, int] | None:
     """Code object and line where it was started, and the id of the goroutine that did so."""
 
+def is_cancellation(error: BaseException, exit: bool, /) -> bool:
+    """Whether it is Cancelled (or, with `exit`, GoroutineExit), or a group of nothing else."""
+
 @final
 class bubble:
     """The scope of a bubble; `panic` is called in place of a panic inside."""
 
-    def __new__(cls, panic: Callable[[Goroutine, BaseException], None], /) -> bubble: ...
-    def enter(self) -> None: ...
+    def enter(self, panic: Callable[[Goroutine, BaseException], None], /) -> None: ...
     def leave(self, error: BaseException | None, /) -> bool: ...
     def cancel(self) -> None: ...
     def join(self) -> None: ...
@@ -291,7 +307,12 @@ def explore_begin(
     prefix: list[int],
 ) -> None: ...
 def explore_end() -> tuple[list[tuple[int, int]], bool]: ...
-def explore_point() -> None: ...
+def explore_trace(
+    known: dict[str, bool],
+    ask: Callable[[str], bool],
+    lines: list[tuple[int, str, CodeType, int]] | None,
+    /,
+) -> None: ...
 
 @final
 class group_scope:

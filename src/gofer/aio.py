@@ -135,7 +135,12 @@ def _after_fork() -> None:
     _own, _guard = None, Guard()
 
 
+_exiting = False
+
+
 def _at_exit() -> None:
+    global _exiting
+    _exiting = True
     if _own is not None:
         _own.end()
 
@@ -149,7 +154,7 @@ class _Await(Generic[_T]):
 
     def __init__(self, awaitable: Awaitable[_T], loop: AbstractEventLoop) -> None:
         self._awaitable: Awaitable[_T] | None = awaitable
-        self._done = _core.outside_chan(1)  # room for the word, so that sending it never waits
+        self._done = _core.chan_in(0, 1)  # room for the word, so that sending it never waits
         self._error: BaseException | None = None
         self._loop = loop
         self._task: Future[_T] | None = None
@@ -208,7 +213,8 @@ class _Await(Generic[_T]):
 
     def _ended(self, task: "Future[_T]") -> None:
         if task.cancelled():
-            self._finish(CancelledError())
+            if not _exiting:  # else the goroutine has been left where it waits, as all of them
+                self._finish(CancelledError())
             return
         error = task.exception()
         if error is None:
@@ -302,7 +308,7 @@ class _Errand(Generic[_T]):
             self._future.set_result(None)
 
     async def wait(self) -> _T:
-        aloof = _core.aloof()  # what this thread took on would stand still while the loop waits
+        reserved = _core.reserve()  # what it started here would stand still while the loop waits
         goroutine = _core.fork_apart(self.tell, self.run, self._fn)
         cancelled: CancelledError | None = None
         try:
@@ -317,7 +323,7 @@ class _Errand(Generic[_T]):
             goroutine.cancel()
             raise
         finally:
-            del aloof
+            del reserved
         error, self._error = self._error, None
         try:
             if cancelled is not None:

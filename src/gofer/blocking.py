@@ -60,8 +60,8 @@ class _Job:
     def __init__(self, fn: Callable[..., Any], args: Any, kwargs: Any) -> None:
         self._call = fn, args, kwargs
         self._context = copy_context()
-        self._under_way = _core.call_under_way()
-        self.done = _core.outside_chan(1)  # room for the word, so that sending it never waits
+        self._under_way: object = _core.call_under_way()
+        self.done = _core.chan_in(0, 1)  # in no bubble; room for the word: sending it never waits
         self.error: BaseException | None = None
         self.name = _core.current().name
         self.result: Any = None

@@ -39,7 +39,7 @@ def write(fd, data):
             wait_fd(fd, FD_WRITE, None)
 
 
-# --- numbers that are used again ------------------------------------------------------------------
+# --- numbers that are used again ----------------------------------------------------------------
 
 
 def test_every_file_carries_its_own_data(rng, much):
@@ -151,7 +151,7 @@ def test_one_number_for_many_files(rng, much, told):
         os.close(fd)
 
 
-# --- several on one descriptor --------------------------------------------------------------------
+# --- several on one descriptor ------------------------------------------------------------------
 
 
 def test_many_readers_and_writers_of_one_pipe(rng, much):
@@ -233,7 +233,7 @@ def test_many_accept_from_one_listener(rng, much):
         assert sorted(served.recv() for _ in range(n)) == [b"%04d" % k for k in range(n)]
 
 
-# --- events, time-outs, cancellations and closing at the same moment ------------------------------
+# --- events, time-outs, cancellations and closing at the same moment ----------------------------
 
 
 def test_what_comes_first_counts(rng, much):
