@@ -172,6 +172,28 @@ PyCodeObject *ps_read_frame(pyframe *f, int *lasti, pyframe **next) {
     return NULL;
 }
 
+/* --- what belongs to a thread ---------------------------------------------------------------------- */
+bool ps_own_locals;
+
+void ps_end_locals(PyThreadState *ts) {
+    while (ts->dict) Py_CLEAR(ts->dict);
+#if PS_LOCAL_KEYS
+    while (ts->threading_local_key || ts->threading_local_sentinel || ts->dict) {
+        Py_CLEAR(ts->dict);
+        Py_CLEAR(ts->threading_local_key);
+        Py_CLEAR(ts->threading_local_sentinel);
+    }
+#endif
+}
+
+void ps_drop_locals(pystate *s) {
+    Py_CLEAR(s->dict);
+#if PS_LOCAL_KEYS
+    Py_CLEAR(s->local_key);
+    Py_CLEAR(s->local_sentinel);
+#endif
+}
+
 /* --- other threads, signals ---------------------------------------------------------------------- */
 #ifdef Py_GIL_DISABLED
 /* Stopping the world is not public on every version; looking at the collector's objects is, and does it:

@@ -283,7 +283,8 @@ static bool dict_tells_of_threads(PyObject *active) {
     bool found = false;
     Py_BEGIN_CRITICAL_SECTION(active);
     while (!found && PyDict_Next(active, &at, &key, &thread)) {
-        if (PyLong_Check(key) && is_ours(PyLong_AsLong(key))) continue;
+        unsigned long ident = PyLong_Check(key) ? PyLong_AsUnsignedLong(key) : 0;
+        if (ident & 1 || is_ours((long)ident)) continue;         /* odd: a goroutine's, see patch_thread.c */
         PyObject *daemon = PyObject_GetAttrString(thread, "_daemonic");
         found = daemon != Py_True;
         Py_XDECREF(daemon);
@@ -317,13 +318,18 @@ static bool all_quiet(void) {
     return !k || (atomic_load(&k->sleeping) == 1 && atomic_load(&k->timers->first) == NEVER);
 }
 
+/* Somebody waits for a lock of CPython's, and any thread may free it. */
+static bool threads_outside(void) {
+    return atomic_load(&sched.outside) && ps_thread_count(PyThreadState_Get()) > atomic_load(&sched.resting);
+}
+
 enum verdict check_deadlock(void) {
     lock_acquire(&sched.lock);
     uint32_t before = atomic_load(&sched.fallen_asleep);
     bool quiet = rt.main && all_quiet() && atomic_load(&sched.fallen_asleep) == before;
     lock_release(&sched.lock);
     if (!quiet) return BUSY;
-    if (other_threads()) return PERHAPS;
+    if (other_threads() || threads_outside()) return PERHAPS;
     if (!g_claim(rt.main, W_DEADLOCK)) return BUSY;
     g_ready(rt.main);
     return DEADLOCK;
@@ -479,6 +485,19 @@ void sched_each(sched_each_fn fn, void *arg) {
     ps_in_stopped_world(each, &e);
 }
 
+typedef struct { void (*fn)(worker *, void *); void *arg; } worker_order;
+
+static void each_worker(void *arg) {
+    worker_order *o = arg;
+    for (int i = 0; i < n_workers(); i++)
+        if (live_worker(i)) o->fn(sched.all[i], o->arg);
+}
+
+void sched_each_worker(void (*fn)(worker *, void *), void *arg) {
+    worker_order o = { fn, arg };
+    ps_in_stopped_world(each_worker, &o);
+}
+
 typedef struct { visitproc visit; void *arg; int result; } visitor;
 
 static bool visit_one(G *g, worker *w, bool current, void *arg) {
@@ -505,19 +524,21 @@ static void thread_ended(PyObject *capsule) {
     if (g->scope) g_hooks.left(g);
     g_wake_joiners(g);
     worker *k = atomic_load(&sched.keeper);
-    if (!g->abandoned && !g->rests) atomic_fetch_sub(&sched.threads, 1);
+    if (!g->abandoned) atomic_fetch_sub(g->rests ? &sched.resting : &sched.threads, 1);
     if (k) worker_ring(k);                              /* it may have been the last that could wake somebody */
     if (g == g_thread) g_thread = NULL;
     Py_DECREF(g);
 }
 
 void sched_call(int n) { atomic_fetch_add(&sched.calls, n); }
+void sched_outside(int n) { atomic_fetch_add(&sched.outside, n); }
 
 void sched_thread_rests(bool rests) {
     G *g = g_thread;
     if (!g || g->rests == rests) return;
     g->rests = rests;
     atomic_fetch_add(&sched.threads, rests ? -1 : 1);
+    atomic_fetch_add(&sched.resting, rests ? 1 : -1);
     worker *k = atomic_load(&sched.keeper);
     if (rests && k) worker_ring(k);              /* it may have been the last that could wake somebody */
 }

@@ -183,6 +183,8 @@ void sched_after_fork(void) {
     atomic_store(&sched.searching, 0);
     atomic_store(&sched.threads, 0);
     atomic_store(&sched.calls, 0);
+    atomic_store(&sched.outside, 0);
+    atomic_store(&sched.resting, 0);
     rt.main = NULL;
     if (g_thread) { lose(g_thread); g_thread = NULL; }
     if (me) keep_worker(me);

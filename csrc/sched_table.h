@@ -20,6 +20,8 @@ extern struct sched_table {
     _Atomic(uint32_t) fallen_asleep;   /* how often anybody did */
     _Atomic(int) threads;          /* foreign threads that have used the library, live and do not rest */
     _Atomic(int) calls;            /* goroutines that wait for what a thread will bring */
+    _Atomic(int) outside;          /* goroutines that any thread at all may wake */
+    _Atomic(int) resting;          /* threads that wait to be given something */
     lock_t lock;                   /* guards the table, the shared queue and the deadlock check */
     gqueue shared;                 /* unstarted, from foreign threads */
     _Atomic(worker *) keeper;      /* NULL until it is needed */

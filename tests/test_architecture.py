@@ -37,6 +37,7 @@ C_ROOMS = {
     "explore": {"base", "g", "scope"},
     "netpoll": {"base", "g", "timer"},
     "sched": {"base", "g", "timer", "netpoll"},
+    "patch": {"base", "g", "pystate", "timer", "netpoll", "sched"},
     "module": ALL,
 }
 
@@ -46,7 +47,7 @@ def c_room(file):
     stem = file.stem
     if stem.startswith("py_") or stem == "module":
         return "module"
-    for room in ("netpoll", "sched", "scope"):
+    for room in ("netpoll", "patch", "sched", "scope"):
         if stem.startswith(f"{room}_"):
             return room
     return stem
@@ -117,6 +118,7 @@ PYTHON_ROOMS = {
     "blocking": {"_core", "_check", "_guard"},
     "goroutine": {"_core", "errors", "_check", "_report", "scope"},
     "runtime": {"_core", "errors", "_report", "scope", "goroutine", "chan", "time", "sync"},
+    "stdlib": {"_core", "blocking", "scope"},
     "testing": {"_core", "errors", "scope", "goroutine", "runtime"},
     "__init__": ALL,
     "cli": ALL,

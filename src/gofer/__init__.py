@@ -26,6 +26,7 @@ from gofer.chan import Chan, RecvChan, SendChan, select
 from gofer.errors import Cancelled, Closed, Deadlock, GoroutineExit
 from gofer.goroutine import Goroutine, Group, Task, current, fork, go, goexit, gosched, run
 from gofer.scope import cancel_scope, shield, timeout
+from gofer.stdlib import patch, patched, unpatch
 from gofer.sync import Cond, Mutex, Once, RWMutex, Semaphore, WaitGroup
 from gofer.time import Ticker, Timer, after, after_func, sleep
 
@@ -58,6 +59,8 @@ __all__ = [
     "go",
     "goexit",
     "gosched",
+    "patch",
+    "patched",
     "run",
     "runtime",
     "select",
@@ -66,6 +69,7 @@ __all__ = [
     "sync",
     "time",
     "timeout",
+    "unpatch",
 ]
 
 if TYPE_CHECKING:

@@ -195,6 +195,21 @@ def wait_fds(fds: list[tuple[int, int]], timeout: Duration | None, /) -> list[in
 def fd_closing(fd: int, /) -> None:
     """It is about to be closed: whoever waits for it gets FD_CLOSED."""
 
+# --- the cooperative standard library -------------------------------------------------------
+
+def patch_part(part: str, on: bool, /) -> int:
+    """Exchange the functions of a part, or put them back; how many there are."""
+
+def patch_leaf(name: str, stand_in: Callable[..., object], /) -> None:
+    """`stand_in(original, *as it was called)` is what the function does in a goroutine."""
+
+def patch_locals(on: bool, /) -> None: ...
+def patch_end() -> None:
+    """From now on everything is as before, in all goroutines."""
+
+def parks() -> bool:
+    """Whether a call of the standard library is to park its goroutine, and not its thread."""
+
 # --- threads that make blocking calls -------------------------------------------------------
 
 def on_worker() -> bool:
