@@ -4,7 +4,9 @@
 
    What must stay true:
    - No wake-up is lost.  Who waits: enters the table, then looks at the object once more, then parks.  Who
-     frees: frees it, then looks into the table.  Both in one order that all threads agree on.
+     frees: frees it, then looks into the table.  Both in one order that all threads agree on.  Under the GIL
+     nobody frees anything between a try that failed and the parking, and the look is left out: up to 3.12
+     a lock that a thread has taken looks free until that thread has the GIL again.
    - Between g_wait_begin and g_park nothing of Python's runs: it might wait itself, with the same waiter.
    - A goroutine that was woken tries before it does anything else, also when it was cancelled: what was freed
      for it is taken, or was taken by another, who will free it again.
@@ -12,6 +14,7 @@
 #include "patch.h"
 #include "sched.h"
 #include "timer.h"
+#include <sched.h>
 
 enum { BUCKETS = 1024 };
 static const int64_t LONG_NS = 1000000;          /* who has waited for so long is handed what he waits for */
@@ -114,7 +117,7 @@ static enum wake wait_once(G *g, want *w, int64_t since, bool again, alarm_clock
     enter_table(g, w, since, again);
     atomic_thread_fence(memory_order_seq_cst);
     bool armed = !a || timer_start(&a->t, h);
-    if ((!armed || w->may_take(w->on)) && g_claim(g, W_NONE)) why = armed ? W_NONE : W_NOMEM;
+    if ((!armed || (GOFER_FREE_THREADED && w->may_take(w->on))) && g_claim(g, W_NONE)) why = armed ? W_NONE : W_NOMEM;
     else {
         g->durable = true;
         sched_outside(1);
@@ -126,6 +129,13 @@ static enum wake wait_once(G *g, want *w, int64_t since, bool again, alarm_clock
     return why;
 }
 
+/* It looked free, and was not: somebody has taken it and not said so yet, and may have to stop before that. */
+static void look_away(void) {
+    Py_BEGIN_ALLOW_THREADS
+    sched_yield();
+    Py_END_ALLOW_THREADS
+}
+
 static int wait_in_turns(G *g, want *w, alarm_clock *a, timers *h) {
     int64_t since = clock_coarse_ns();
     for (bool again = false;; again = true) {
@@ -135,7 +145,8 @@ static int wait_in_turns(G *g, want *w, alarm_clock *a, timers *h) {
         if (why == W_READY && handed) { g_settle(g); return 1; }
         int taken = w->take(w);
         if (taken) { g_settle(g); return taken; }
-        if (why == W_READY || why == W_NONE) {
+        if (why == W_NONE) look_away();
+        else if (why == W_READY) {
             g_settle(g);
             if (over) return 0;
         } else if (g_wake_error(g, why) < 0) return -1;

@@ -7,11 +7,6 @@ static PyObject *py_patch_part(PyObject *module, PyObject *args) {
     const char *part;
     int on;
     if (!PyArg_ParseTuple(args, "sp:patch_part", &part, &on)) return NULL;
-    if (!on && patch_anybody_waits()) {
-        PyErr_SetString(PyExc_RuntimeError, "unpatch() while goroutines wait in what is patched: nobody would wake "
-                                            "them any more; let them end first");
-        return NULL;
-    }
     int n = patch_part(part, on);
     return n < 0 ? NULL : PyLong_FromLong(n);
 }
@@ -34,6 +29,7 @@ static PyObject *py_patch_leaf(PyObject *module, PyObject *args) {
     Py_RETURN_NONE;
 }
 
+static PyObject *py_patch_waits(PyObject *module, PyObject *unused) { return PyBool_FromLong(patch_anybody_waits()); }
 static PyObject *py_parks(PyObject *module, PyObject *unused) { return PyBool_FromLong(patch_goroutine() != NULL); }
 
 static PyObject *py_patch_end(PyObject *module, PyObject *unused) {
@@ -45,6 +41,7 @@ static PyMethodDef functions[] = {
     {"patch_part", py_patch_part, METH_VARARGS, NULL},
     {"patch_leaf", py_patch_leaf, METH_VARARGS, NULL},
     {"patch_locals", py_patch_locals, METH_O, NULL},
+    {"patch_waits", py_patch_waits, METH_NOARGS, NULL},
     {"parks", py_parks, METH_NOARGS, NULL},
     {"patch_end", py_patch_end, METH_NOARGS, NULL},
     {NULL},

@@ -204,6 +204,9 @@ def patch_leaf(name: str, stand_in: Callable[..., object], /) -> None:
     """`stand_in(original, *as it was called)` is what the function does in a goroutine."""
 
 def patch_locals(on: bool, /) -> None: ...
+def patch_waits() -> bool:
+    """Whether a goroutine waits for what only a patched function would wake it from."""
+
 def patch_end() -> None:
     """From now on everything is as before, in all goroutines."""
 

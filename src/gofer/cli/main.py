@@ -161,6 +161,7 @@ def _run(program: Program) -> int:
         body = _prepare(program)
         if body is None:
             return 2
+        gofer.patch()
         gofer.run(goroutine_1, body)
     except BaseException as error:
         _print_without_us(goroutine_1.trace_of(error))

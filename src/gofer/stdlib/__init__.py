@@ -50,6 +50,11 @@ def unpatch() -> None:
     `RuntimeError` while goroutines wait in something that is patched. A lock that remembers who
     holds it (`threading.RLock`) should be free: it would not know its goroutine again.
     """
+    if _core.patch_waits():
+        raise RuntimeError(
+            "unpatch() while goroutines wait in what is patched: nobody would wake them any more; "
+            "let them end first"
+        )
     for part in reversed(_PARTS):
         if part in _patched:
             _core.patch_part(part, False)
