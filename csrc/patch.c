@@ -151,6 +151,7 @@ static void set(leaf *l, PyCFunction fn) {
 
 int patch_part(const char *part, bool on) {
     int n = 0;
+    if (patch_watch_forks() < 0) return -1;
     for (leaf *l = leaves; l < leaves + N_LEAVES; l++)
         if (!strcmp(l->part, part) && on && take(l) < 0) return -1;
     for (leaf *l = leaves; l < leaves + N_LEAVES; l++) {

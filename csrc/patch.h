@@ -54,6 +54,9 @@ void patch_locals(bool on);
 /* The program has come to its end: everything is as before, in all goroutines. */
 void patch_end(void);
 
+/* Before a part is patched; 0, or -1 with an exception. */
+int patch_watch_forks(void);
+
 /* --- for handlers --------------------------------------------------------------------------------------- */
 extern bool patch_ended;
 

@@ -11,6 +11,7 @@
 #include "patch.h"
 #include "sched.h"
 #include "timer.h"
+#include <pthread.h>
 
 /* --- time.sleep ---------------------------------------------------------------------------------------------- */
 static const double LONGEST = 9.2e9;             /* seconds: more than that is an error, or as good as for ever */
@@ -24,11 +25,26 @@ PyObject *patch_sleep(const call *c) {
 }
 
 /* --- who one is ---------------------------------------------------------------------------------------------- */
-unsigned long patch_ident(G *g) { return g == g->worker->host ? g->worker->ident : (unsigned long)(uintptr_t)g | 1; }
+static unsigned long own_number(G *g) { return (unsigned long)(uintptr_t)g | 1; }
+
+unsigned long patch_ident(G *g) { return g == g->worker->host ? g->worker->ident : own_number(g); }
 
 static unsigned long ident_here(void) {
     worker *w = g_worker;
     return w && w->cur ? patch_ident(w->cur) : PyThread_get_thread_ident();
+}
+
+/* In the child of a fork the calling goroutine is what its thread does, before any Python code is told of it. */
+static void forked(void) {
+    worker *w = g_worker;
+    if (w && w->cur) w->host = w->cur;
+}
+
+int patch_watch_forks(void) {
+    static bool done;
+    if (!done && pthread_atfork(NULL, NULL, forked)) { PyErr_NoMemory(); return -1; }
+    done = true;
+    return 0;
 }
 
 PyObject *patch_get_ident(const call *c) {
@@ -134,8 +150,17 @@ static bool rlock_held(PyObject *on) { return ps_rlock_owner(on) != 0; }
 static bool rlock_is_free(PyObject *on) { return !rlock_held(on); }
 static void rlock_give(PyObject *on, G *g) { ps_rlock_set(on, patch_ident(g), 1); }
 
+/* The owner of an RLock.  One that a goroutine had when it forked is still its own. */
+static unsigned long owner_of(PyObject *on, unsigned long me) {
+    unsigned long owner = ps_rlock_owner(on);
+    worker *w = g_worker;
+    if (LIKELY(!(owner & 1) || owner == me) || !w || !w->cur || owner != own_number(w->cur)) return owner;
+    ps_rlock_set(on, me, ps_rlock_count(on));
+    return me;
+}
+
 static int rlock_take(want *w) {
-    unsigned long me = ident_here(), owner = ps_rlock_owner(w->on), thread = PyThread_get_thread_ident();
+    unsigned long me = ident_here(), owner = owner_of(w->on, me), thread = PyThread_get_thread_ident();
     if (owner == me && ps_rlock_count(w->on) == ULONG_MAX) {
         PyErr_SetString(PyExc_OverflowError, "Internal lock count overflowed");
         return -1;
@@ -179,7 +204,7 @@ static int rlock_free_now(PyObject *on) {
 PyObject *patch_rlock_release(const call *c) {
     unsigned long me = ident_here();
     if (know_rlocks() < 0) return NULL;
-    if (ps_rlock_owner(c->self) != me) {
+    if (owner_of(c->self, me) != me) {
         PyErr_SetString(PyExc_RuntimeError, "cannot release un-acquired lock");
         return NULL;
     }
@@ -189,11 +214,14 @@ PyObject *patch_rlock_release(const call *c) {
     Py_RETURN_NONE;
 }
 
-PyObject *patch_rlock_is_owned(const call *c) { return PyBool_FromLong(ps_rlock_owner(c->self) == ident_here()); }
+PyObject *patch_rlock_is_owned(const call *c) {
+    unsigned long me = ident_here();
+    return PyBool_FromLong(owner_of(c->self, me) == me);
+}
 
 PyObject *patch_rlock_recursion_count(const call *c) {
-    bool mine = ps_rlock_owner(c->self) == ident_here();
-    return PyLong_FromUnsignedLong(mine ? ps_rlock_count(c->self) : 0);
+    unsigned long me = ident_here();
+    return PyLong_FromUnsignedLong(owner_of(c->self, me) == me ? ps_rlock_count(c->self) : 0);
 }
 
 /* For threading.Condition: frees it entirely, and takes it as often again. */

@@ -320,6 +320,7 @@ def test_fork(program):
         lock, rlock = threading.Lock(), threading.RLock()
 
         def child():
+            assert threading.current_thread() is threading.main_thread()
             lock.release()
             rlock.release()
             with rlock, lock:
@@ -330,10 +331,15 @@ def test_fork(program):
             gofer.fork(time.sleep, 0.01).join()
             os._exit(7)
 
+        def wait():
+            threading.current_thread()
+            lock.acquire()
+
         def fork():
+            threading.current_thread()
             rlock.acquire()
             lock.acquire()
-            waiters = [gofer.fork(lock.acquire) for _ in range(3)]
+            waiters = [gofer.fork(wait) for _ in range(3)]
             while any(w.state != "waiting" for w in waiters):
                 gofer.gosched()
             pid = os.fork()
