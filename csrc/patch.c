@@ -24,7 +24,43 @@
     X(pthread_kill, "threading", "_signal", NULL, "pthread_kill", patch_pthread_kill) \
     X(queue_get, "queue", "_queue", "SimpleQueue", "get", patch_queue_get) \
     X(queue_put, "queue", "_queue", "SimpleQueue", "put", patch_queue_put) \
-    X(queue_put_nowait, "queue", "_queue", "SimpleQueue", "put_nowait", patch_queue_put)
+    X(queue_put_nowait, "queue", "_queue", "SimpleQueue", "put_nowait", patch_queue_put) \
+    X(sock_accept, "socket", "_socket", "socket", "_accept", patch_socket_read) \
+    X(sock_recv, "socket", "_socket", "socket", "recv", patch_socket_read) \
+    X(sock_recv_into, "socket", "_socket", "socket", "recv_into", patch_socket_read) \
+    X(sock_recvfrom, "socket", "_socket", "socket", "recvfrom", patch_socket_read) \
+    X(sock_recvfrom_into, "socket", "_socket", "socket", "recvfrom_into", patch_socket_read) \
+    X(sock_recvmsg, "socket", "_socket", "socket", "recvmsg", patch_socket_read) \
+    X(sock_recvmsg_into, "socket", "_socket", "socket", "recvmsg_into", patch_socket_read) \
+    X(sock_send, "socket", "_socket", "socket", "send", patch_socket_send) \
+    X(sock_sendall, "socket", "_socket", "socket", "sendall", patch_socket_sendall) \
+    X(sock_sendto, "socket", "_socket", "socket", "sendto", patch_socket_write) \
+    X(sock_sendmsg, "socket", "_socket", "socket", "sendmsg", patch_socket_write) \
+    X(sock_sendmsg_afalg, "socket", "_socket", "socket", "sendmsg_afalg", patch_socket_write) \
+    X(sock_connect, "socket", "_socket", "socket", "connect", patch_socket_connect) \
+    X(sock_connect_ex, "socket", "_socket", "socket", "connect_ex", patch_socket_connect_ex) \
+    X(sock_close, "socket", "_socket", "socket", "close", patch_socket_close) \
+    X(getaddrinfo, "socket", "_socket", NULL, "getaddrinfo", patch_in_python) \
+    X(getnameinfo, "socket", "_socket", NULL, "getnameinfo", patch_in_python) \
+    X(gethostbyname, "socket", "_socket", NULL, "gethostbyname", patch_in_python) \
+    X(gethostbyname_ex, "socket", "_socket", NULL, "gethostbyname_ex", patch_in_python) \
+    X(gethostbyaddr, "socket", "_socket", NULL, "gethostbyaddr", patch_in_python) \
+    X(select, "select", "select", NULL, "select", patch_in_python) \
+    X(poll, "select", "select", "poll", "poll", patch_in_python) \
+    X(epoll, "select", "select", "epoll", "poll", patch_in_python) \
+    X(os_read, "os", "posix", NULL, "read", patch_in_python) \
+    X(os_write, "os", "posix", NULL, "write", patch_in_python) \
+    X(os_sendfile, "os", "posix", NULL, "sendfile", patch_in_python) \
+    X(os_close, "os", "posix", NULL, "close", patch_os_close) \
+    X(file_readinto, "os", "_io", "FileIO", "readinto", patch_in_python) \
+    X(file_read, "os", "_io", "FileIO", "read", patch_in_python) \
+    X(file_readall, "os", "_io", "FileIO", "readall", patch_in_python) \
+    X(input, "os", "builtins", NULL, "input", patch_in_python) \
+    X(waitpid, "os", "posix", NULL, "waitpid", patch_in_python) \
+    X(waitid, "os", "posix", NULL, "waitid", patch_in_python) \
+    X(wait, "os", "posix", NULL, "wait", patch_in_python) \
+    X(wait3, "os", "posix", NULL, "wait3", patch_in_python) \
+    X(wait4, "os", "posix", NULL, "wait4", patch_in_python)
 
 #define INDEX(id, part, module, type, name, handle) L_##id,
 enum { LEAVES(INDEX) N_LEAVES };
@@ -117,8 +153,17 @@ static int take_function(leaf *l, PyObject *module) {
     return l->original ? 0 : -1;
 }
 
+/* The type of poll objects has no name in the module, only a function that makes one. */
+static PyObject *type_of(const leaf *l, PyObject *module) {
+    PyObject *o = PyObject_GetAttrString(module, l->type);
+    if (!o || PyType_Check(o)) return o;
+    Py_SETREF(o, PyObject_CallNoArgs(o));
+    if (o) Py_SETREF(o, Py_NewRef(Py_TYPE(o)));
+    return o;
+}
+
 static int take_method(leaf *l, PyObject *module) {
-    PyObject *type = PyObject_GetAttrString(module, l->type);
+    PyObject *type = type_of(l, module);
     PyObject *o = type && PyType_Check(type) ? PyObject_GetAttrString(type, l->name) : NULL;
     PyErr_Clear();
     if (o && Py_IS_TYPE(o, &PyMethodDescr_Type)) {
@@ -151,7 +196,7 @@ static void set(leaf *l, PyCFunction fn) {
 
 int patch_part(const char *part, bool on) {
     int n = 0;
-    if (patch_watch_forks() < 0) return -1;
+    if (on && (patch_watch_forks() < 0 || (!strcmp(part, "socket") && patch_know_sockets() < 0))) return -1;
     for (leaf *l = leaves; l < leaves + N_LEAVES; l++)
         if (!strcmp(l->part, part) && on && take(l) < 0) return -1;
     for (leaf *l = leaves; l < leaves + N_LEAVES; l++) {

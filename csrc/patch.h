@@ -54,8 +54,9 @@ void patch_locals(bool on);
 /* The program has come to its end: everything is as before, in all goroutines. */
 void patch_end(void);
 
-/* Before a part is patched; 0, or -1 with an exception. */
+/* Before anything is patched, and before sockets are; 0, or -1 with an exception. */
 int patch_watch_forks(void);
+int patch_know_sockets(void);
 
 /* --- for handlers --------------------------------------------------------------------------------------- */
 extern bool patch_ended;
@@ -111,6 +112,14 @@ PyObject *patch_rlock_is_owned(const call *c);
 PyObject *patch_rlock_recursion_count(const call *c);
 PyObject *patch_rlock_release_save(const call *c);
 PyObject *patch_rlock_acquire_restore(const call *c);
+PyObject *patch_socket_read(const call *c);
+PyObject *patch_socket_write(const call *c);
+PyObject *patch_socket_send(const call *c);
+PyObject *patch_socket_sendall(const call *c);
+PyObject *patch_socket_connect(const call *c);
+PyObject *patch_socket_connect_ex(const call *c);
+PyObject *patch_socket_close(const call *c);
+PyObject *patch_os_close(const call *c);
 PyObject *patch_queue_get(const call *c);
 PyObject *patch_queue_put(const call *c);
 

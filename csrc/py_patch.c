@@ -32,6 +32,16 @@ static PyObject *py_patch_leaf(PyObject *module, PyObject *args) {
 static PyObject *py_patch_waits(PyObject *module, PyObject *unused) { return PyBool_FromLong(patch_anybody_waits()); }
 static PyObject *py_parks(PyObject *module, PyObject *unused) { return PyBool_FromLong(patch_goroutine() != NULL); }
 
+/* poll_registered(poll object) -> {fd: events}, its own */
+static PyObject *py_poll_registered(PyObject *module, PyObject *poll) {
+    PyObject *registered = *(PyObject **)((char *)poll + sizeof(PyObject));
+    if (strcmp(Py_TYPE(poll)->tp_name, "select.poll") || !registered || !PyDict_CheckExact(registered)) {
+        PyErr_SetString(PyExc_TypeError, "poll_registered() takes an object of select.poll()");
+        return NULL;
+    }
+    return PyDict_Copy(registered);
+}
+
 static PyObject *py_patch_end(PyObject *module, PyObject *unused) {
     patch_end();
     Py_RETURN_NONE;
@@ -42,6 +52,7 @@ static PyMethodDef functions[] = {
     {"patch_leaf", py_patch_leaf, METH_VARARGS, NULL},
     {"patch_locals", py_patch_locals, METH_O, NULL},
     {"patch_waits", py_patch_waits, METH_NOARGS, NULL},
+    {"poll_registered", py_poll_registered, METH_O, NULL},
     {"parks", py_parks, METH_NOARGS, NULL},
     {"patch_end", py_patch_end, METH_NOARGS, NULL},
     {NULL},

@@ -210,6 +210,9 @@ def patch_waits() -> bool:
 def patch_end() -> None:
     """From now on everything is as before, in all goroutines."""
 
+def poll_registered(poll: Any, /) -> dict[int, int]:
+    """What an object of `select.poll()` waits for."""
+
 def parks() -> bool:
     """Whether a call of the standard library is to park its goroutine, and not its thread."""
 

@@ -11,15 +11,19 @@ from collections.abc import Iterable
 from typing import Final
 
 from gofer import _core
-from gofer.stdlib import _threading
+from gofer.stdlib import _os, _select, _socket, _threading
 from gofer.stdlib._above import Above
 
 __all__ = ["patch", "patched", "unpatch"]
 
-_PARTS: Final = ("time", "threading", "queue")
+_PARTS: Final = ("time", "threading", "queue", "socket", "select", "os")
 _ABOVE: Final[dict[str, tuple[Above, ...]]] = {"threading": _threading.ABOVE}
 
 _patched: set[str] = set()
+
+for _stand_ins in (_os.STAND_INS, _select.STAND_INS, _socket.STAND_INS, _threading.STAND_INS):
+    for _name, _stand_in in _stand_ins.items():
+        _core.patch_leaf(_name, _stand_in)
 
 
 def patch(*, only: Iterable[str] | None = None, exclude: Iterable[str] = ()) -> None:
@@ -62,6 +66,8 @@ def unpatch() -> None:
                 method.take_away()
             if part == "threading":
                 _core.patch_locals(False)
+            if part == "socket":
+                _socket.restore()
             _patched.discard(part)
 
 

@@ -12,7 +12,7 @@ from gofer.blocking import blocking
 from gofer.scope import shield
 from gofer.stdlib._above import Above
 
-__all__ = ["ABOVE"]
+__all__ = ["ABOVE", "STAND_INS"]
 
 # Attributes that typeshed does not know.
 _threading: Any = threading
@@ -78,7 +78,7 @@ def _join_handle(original: Callable[..., None], *args: Any) -> None:
     blocking(original, *args)
 
 
-_core.patch_leaf("_thread._ThreadHandle.join", _join_handle)
+STAND_INS: Final = {"_thread._ThreadHandle.join": _join_handle}
 
 
 def _wait_for_end(self: Any, block: bool = True, timeout: float = -1) -> None:
