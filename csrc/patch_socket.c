@@ -107,6 +107,9 @@ static bool would_block(void) {
     return true;
 }
 
+/* A Unix socket may be ready to send, and still have no room: in whom it sends to.  Nothing tells when it has. */
+static const int64_t FULL_NS = 5000000;
+
 /* --- waiting ----------------------------------------------------------------------------------------------- */
 static PyObject *timed_out(void) {
     PyErr_SetString(PyExc_TimeoutError, "timed out");
@@ -167,11 +170,13 @@ static PyObject *call_cooperatively(const call *c, uint8_t events) {
     if (!g) return call_in_thread(c, events);
     if (*timeout_of(c->self) == 0 || *fd_of(c->self) < 0) return patch_as_before(c);
     if (limit_begin(&l, g, *timeout_of(c->self)) < 0) return NULL;
-    for (;;) {
+    for (int round = 1;; round++) {
         PyObject *result = call_now(c);
         if (result) { g_could_switch(); return result; }
         if (!would_block()) return NULL;
-        int ready = patch_wait_fd(g, *fd_of(c->self), events, limit_left(&l));
+        int64_t left = limit_left(&l);
+        if (events == FD_WRITE && round % 4 == 0 && timer_sleep(g, left < FULL_NS ? left : FULL_NS) < 0) return NULL;
+        int ready = patch_wait_fd(g, *fd_of(c->self), events, left);
         if (ready < 0) return NULL;
         if (ready == 0) return timed_out();
         if (*timeout_of(c->self) == 0) return patch_as_before(c);
@@ -290,8 +295,6 @@ PyObject *patch_socket_send(const call *c) { return send_cooperatively(c, false,
 PyObject *patch_socket_sendall(const call *c) { return send_cooperatively(c, true, sendall_in_thread); }
 
 /* --- connect, connect_ex ------------------------------------------------------------------------------------- */
-static const int64_t FULL_NS = 5000000;
-
 /* 0, or the errno; -1 with an exception. */
 static int wait_connected(PyObject *s, G *g, const limit *l) {
     int ready = patch_wait_fd(g, *fd_of(s), FD_WRITE, limit_left(l)), error = 0;
@@ -334,7 +337,7 @@ static PyObject *connect_cooperatively(const call *c, bool ex) {
             return PyErr_SetFromErrno(PyExc_OSError);
         }
         Py_XDECREF(result);
-        if (error == EAGAIN && timeout < 0) {    /* a Unix socket whose peer has no room: nothing tells when it has */
+        if (error == EAGAIN && timeout < 0) {    /* a Unix socket: there is no room in the other */
             if (timer_sleep(g, FULL_NS) < 0) return NULL;
             continue;
         }
