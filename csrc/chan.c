@@ -131,7 +131,7 @@ int chan_send(chan *c, PyObject *value) {
         g->w.ok = false;
         waitq_push(&c->senders, &g->w);
         lock_release(&c->lock);
-        g->durable = c->bubble == g->bubble;
+        g->durable = g_is_of(g, c->bubble);
         enum wake why = g_park(g, WHY_SEND, (PyObject *)c);
         PyObject *unsent = g->w.value;
         if (LIKELY(why == W_READY)) {
@@ -172,7 +172,7 @@ int chan_recv(chan *c, PyObject **value) {
         g->w.ok = false;
         waitq_push(&c->receivers, &g->w);
         lock_release(&c->lock);
-        g->durable = c->bubble == g->bubble;
+        g->durable = g_is_of(g, c->bubble);
         enum wake why = g_park(g, WHY_RECV, (PyObject *)c);
         if (LIKELY(why == W_READY)) {
             *value = g->w.value;

@@ -14,7 +14,9 @@
    What must stay true:
    - Who can run is looked at in the order of the goroutines' ids, so that a number means the same one again.
    - choose() runs in the middle of a park, as g_hooks.find does.
-   - One that yields of its own accord is not chosen while another can run: it waits for somebody. */
+   - One that yields of its own accord is not chosen while another can run, of the bubble or not: it waits for
+     somebody.
+   - One exploration is under way at a time.  It belongs to the worker ex.w; others look at `busy` only. */
 #include "explore.h"
 #include "scope.h"
 
@@ -23,7 +25,7 @@ enum { MAX_DEPTH = 16 };
 typedef struct { uint64_t id; uint32_t priority; } rank;
 
 static struct {
-    worker *w;                   /* NULL: nothing is explored */
+    worker *w;
     bubble *b;
     explore_plan plan;
     explore_result result;
@@ -36,8 +38,10 @@ static struct {
     G **can_run;
     size_t n_can_run, can_run_room;
     G *yields;
+    size_t in_vain;              /* yields while nobody else could run */
     uint64_t rng, rng_before;
 } ex;
+static word_t busy;              /* there is one */
 
 static bool grow(void *array, size_t n, size_t *room, size_t size) {
     if (n < *room) return true;
@@ -110,40 +114,57 @@ static size_t by_priority(void) {
 }
 
 /* --- choosing --------------------------------------------------------------------------------------------- */
+/* What the prefix says, or else. */
+static size_t as_told(size_t of, size_t otherwise) {
+    size_t k = ex.result.n < ex.plan.n_prefix ? ex.plan.prefix[ex.result.n] : otherwise;
+    return k < of ? k : 0;
+}
+
 static size_t by_plan(size_t current) {
     if (ex.plan.mode == EXPLORE_PCT) return by_priority();
     if (ex.plan.mode == EXPLORE_RANDOM) return rng_below(&ex.rng, (uint32_t)ex.n_can_run);
-    if (ex.result.n < ex.plan.n_prefix) {
-        size_t k = ex.plan.prefix[ex.result.n];
-        return k < ex.n_can_run ? k : 0;
-    }
-    return current < ex.n_can_run ? current : 0;
+    return as_told(ex.n_can_run, current);
 }
 
-static void remember(size_t chosen) {
-    if (!grow(&ex.result.choices, ex.result.n, &ex.room, sizeof *ex.result.choices)) return;
-    ex.result.choices[ex.result.n++] = (explore_choice){ (uint16_t)ex.n_can_run, (uint16_t)chosen };
-    if (ex.result.n <= ex.plan.max_choices || ex.result.overran) return;
+static void check_steps(void) {
+    if (ex.result.overran || ex.result.n + ex.in_vain <= ex.plan.max_choices) return;
     ex.result.overran = true;
     scope_cancel(&ex.b->scope);
+}
+
+static void remember(size_t of, size_t chosen) {
+    if (ex.result.overran || !grow(&ex.result.choices, ex.result.n, &ex.room, sizeof *ex.result.choices)) return;
+    ex.result.choices[ex.result.n++] = (explore_choice){ (uint16_t)of, (uint16_t)chosen };
+    check_steps();
+}
+
+/* Under the locks of the channels of a select. */
+static uint32_t chooses(uint32_t n) {
+    if (ex.plan.mode != EXPLORE_FIRST) return rng_below(&ex.rng, n);
+    size_t chosen = as_told(n, 0);
+    remember(n, chosen);
+    return (uint32_t)chosen;
 }
 
 static G *choose(worker *w) {
     look_who_can_run(w);
     size_t yielding = place_of(ex.yields);
-    if (ex.yields && yielding < ex.n_can_run && ex.n_can_run > 1) {
-        if (ex.plan.mode == EXPLORE_PCT) fall_behind(ex.yields);
+    if (ex.yields && yielding < ex.n_can_run) {
+        if (ex.n_can_run == 1) {
+            ex.in_vain++;
+            check_steps();
+        } else if (ex.plan.mode == EXPLORE_PCT) fall_behind(ex.yields);
         leave_out(yielding);
     }
     ex.yields = NULL;
-    if (!ex.n_can_run) return NULL;
+    if (!ex.n_can_run) return NULL;          /* others than the bubble's may have a turn */
     size_t current = place_of(w->cur), chosen = current;
     bool goes_on = current < ex.n_can_run;
     bool settled = goes_on && ex.plan.mode == EXPLORE_FIRST && ex.waits >= ex.plan.bound;
     if (ex.n_can_run == 1) chosen = 0;
     else if (!settled) {
         chosen = by_plan(current);
-        remember(chosen);
+        remember(ex.n_can_run, chosen);
     }
     G *g = ex.can_run[chosen];
     if (goes_on && g != w->cur) ex.waits++;
@@ -152,16 +173,33 @@ static G *choose(worker *w) {
 }
 
 static void yields(G *g) {
-    if (g->worker == ex.w) ex.yields = g;
+    if (g->worker && g->worker->choose) ex.yields = g;
+}
+
+int explore_point(void) {
+    worker *w = g_worker;
+    if (!w || !w->choose || w->cur->bubble != ex.b->id) return 0;
+    g_could_switch();
+    if (!ex.result.overran) return 0;
+    PyErr_SetNone(rt.errors.cancelled);
+    return -1;
+}
+
+/* Seeds that follow each other are to have nothing in common (splitmix64). */
+static uint64_t spread(uint64_t x) {
+    x += 0x9E3779B97F4A7C15;
+    x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9;
+    x = (x ^ x >> 27) * 0x94D049BB133111EB;
+    return (x ^ x >> 31) | 1;
 }
 
 /* --- beginning and ending ------------------------------------------------------------------------------------ */
 int explore_begin(const explore_plan *plan) {
     G *g = g_self();
     if (!g) return -1;
-    const char *why = ex.w ? "one is under way: explorations do not lie in each other"
-                    : !g->worker ? "this is a plain thread: begin it in a goroutine"
-                    : !g->bubble ? "the caller is in no bubble" : NULL;
+    const char *why = !g->worker ? "this is a plain thread: begin it in a goroutine"
+                    : !g->bubble ? "the caller is in no bubble"
+                    : !word_move(&busy, 0, 1) ? "another one is under way: they come one after the other" : NULL;
     if (why) {
         PyErr_Format(PyExc_RuntimeError, "explore: %s", why);
         return -1;
@@ -171,30 +209,28 @@ int explore_begin(const explore_plan *plan) {
     ex.b = (bubble *)Py_NewRef((PyObject *)g->scope->bubble);
     ex.plan = *plan;
     if (ex.plan.depth > MAX_DEPTH) ex.plan.depth = MAX_DEPTH;
-    ex.rng = plan->seed * 2 + 1;
+    ex.rng = spread(plan->seed);
     ex.lowest = MAX_DEPTH + UINT32_MAX / 2;
-    for (int i = 0; i < 8; i++) rng_next(&ex.rng);
     for (uint32_t i = 0; i + 1 < ex.plan.depth; i++)
         ex.changes[i] = rng_below(&ex.rng, plan->length ? plan->length : 1);
     ex.rng_before = ex.w->rng;
-    ex.w->rng = plan->seed * 2 + 1;          /* select chooses by it */
+    ex.w->rng = spread(~plan->seed);         /* whatever else is left to chance */
     ex.w->choose = choose;
     g_hooks.yields = yields;
-    g_exploring = true;
+    g_hooks.chooses = chooses;
+    relaxed_store(&g_exploring, true);
     return 0;
 }
 
 explore_result explore_end(void) {
     explore_result result = ex.result;
-    if (!ex.w) return result;
-    g_exploring = false;
+    relaxed_store(&g_exploring, false);
     ex.w->choose = NULL;
     ex.w->rng = ex.rng_before;
-    ex.w = NULL;
     mem_free(ex.plan.prefix);
     mem_free(ex.ranks);
     mem_free(ex.can_run);
-    ex.result = (explore_result){ 0 };
     Py_DECREF(ex.b);
+    atomic_store(&busy, 0);
     return result;
 }

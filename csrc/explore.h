@@ -16,7 +16,7 @@ typedef struct explore_plan {
     uint64_t seed;
     uint32_t depth, length;      /* PCT: and how many choices to expect */
     uint32_t bound;              /* FIRST: how often one that could go on may be made to wait */
-    size_t max_choices;          /* more than these are a livelock */
+    size_t max_choices;          /* more than these, or yields in vain, are a livelock */
     uint16_t *prefix;            /* FIRST: what to choose first; owned */
     size_t n_prefix;
 } explore_plan;
@@ -33,6 +33,9 @@ typedef struct explore_result {
    plan is taken over.  -1 with RuntimeError when one is under way, or the caller is in no bubble or on no
    worker. */
 int explore_begin(const explore_plan *plan);
+/* By who began it, on the same worker. */
 explore_result explore_end(void);
+/* Before a line: here another one may go on.  -1 with Cancelled when there have been too many choices. */
+int explore_point(void);
 
 #endif

@@ -84,8 +84,6 @@ static void init_references(G *g) {
 #endif
 }
 
-static _Atomic(uint32_t) hostile_count;      /* the hostile build's: how many there are, on all workers */
-
 static G *g_alloc(worker *w, enum g_kind kind) {
     G *g;
     if (kind == KIND_TASK) {
@@ -101,7 +99,6 @@ static G *g_alloc(worker *w, enum g_kind kind) {
         memset((char *)g + offsetof(G, next), 0, sizeof *g - offsetof(G, next));
     }
     init_references(g);
-    if (HOSTILE) atomic_fetch_add(&hostile_count, 1);
     g->kind = (uint8_t)kind;
     relaxed_store(&g->state, G_NEW);
     g->w.g = g;
@@ -112,7 +109,6 @@ static G *g_alloc(worker *w, enum g_kind kind) {
 /* tp_dealloc of Goroutine and Task, after their own fields: it is dead, or was never queued. */
 void g_free(G *g) {
     worker *w = g_worker;
-    if (HOSTILE) atomic_fetch_sub(&hostile_count, 1);
     if (g->kind == KIND_TASK) { PyObject_GC_Del(g); return; }
     if (!w || w->n_free >= POOL_KEEP) { PyObject_Free(g); return; }
     if (HOSTILE) memset((char *)g + offsetof(G, next), POISON, sizeof *g - offsetof(G, next));
@@ -197,14 +193,17 @@ void g_clear(G *g) {
 
 void g_discard(G *g) { Py_DECREF(g); }
 
+int g_spawn_apart(G *g) {
+    Py_INCREF(g);
+    if (g_hooks.spawn_foreign(g) == 0) return 0;
+    Py_DECREF(g);
+    return -1;
+}
+
 int g_spawn(G *g) {
     worker *w = g_worker;
+    if (UNLIKELY(!w)) return g_spawn_apart(g);
     Py_INCREF(g);                        /* the runtime's, until it is dead */
-    if (UNLIKELY(!w)) {
-        if (g_hooks.spawn_foreign(g) == 0) return 0;
-        Py_DECREF(g);
-        return -1;
-    }
     relaxed_add(&w->spawned, 1);
     relaxed_add(&w->alive, 1);
     g_queue_fresh(w, g);
@@ -243,7 +242,7 @@ void g_drain(worker *w) {
 
 static G *pick_queued(worker *w) {
     G *r = w->ready.head;
-    if (gqueue_len(&w->fresh)) {
+    if (gqueue_len(&w->fresh) && g_may_start(w)) {
         lock_acquire(&w->fresh_lock);
         G *f = w->fresh.head;
         if (f && (!r || (int32_t)(f->stamp - r->stamp) < 0)) {
@@ -393,9 +392,15 @@ static NOINLINE void reap(worker *w) {
     }
 }
 
+/* Collections take half of the time at most, however many objects there are. */
 static NOINLINE void hostile_moment(worker *w) {
-    uint32_t rare = 64 + relaxed_load(&hostile_count) / 4;    /* it looks at each of them */
-    if (rng_below(&w->rng, rare) == 0 && !g_collecting) PyGC_Collect();
+    static _Atomic(int64_t) next;
+    if (rng_below(&w->rng, 64) || g_collecting) return;
+    int64_t start = clock_ns();
+    if (start < relaxed_load(&next)) return;
+    PyGC_Collect();
+    int64_t end = clock_ns();
+    relaxed_store(&next, end + (end - start));
 }
 
 /* A killed goroutine whose wait was served all the same ends at its next bytecode boundary. */
@@ -472,6 +477,7 @@ void g_disturb(G *g, uint8_t bits, enum wake why) {
 
 void g_cancel(G *g) {
     atomic_store(&g->cancelled, 1);
+    if (atomic_load(&g->shielded)) return;       /* it looks when it leaves the shield */
     g_disturb(g, P_CANCEL, W_CANCEL);
 }
 
@@ -479,6 +485,7 @@ void g_cancel(G *g) {
 static void abandon(G *g) {
     worker *w = g->worker;
     g->abandoned = true;
+    if (g->locks) g_hooks.unlock(g);
     relaxed_add(&w->alive, -1);
     relaxed_store(&g->wait, W_ABANDONED);
     g_park(g, WHY_FOREVER, NULL);
@@ -503,7 +510,26 @@ static int cancelled_error(G *g) {
     return -1;
 }
 
+void g_before_wait(G *g, PyObject *fn) {
+    PyObject *old = g->at_end_arg;
+    g->at_end_arg = Py_XNewRef(fn);
+    if (fn) word_set_bits(&g->pending, P_BEFORE);
+    else word_clear_bits(&g->pending, P_BEFORE);
+    Py_XDECREF(old);
+}
+
+static int call_before_wait(G *g) {
+    PyObject *fn = g->at_end_arg;
+    g->at_end_arg = NULL;
+    word_clear_bits(&g->pending, P_BEFORE);
+    PyObject *result = PyObject_CallNoArgs(fn);
+    Py_DECREF(fn);
+    Py_XDECREF(result);
+    return result ? 0 : -1;
+}
+
 static NOINLINE int pending_error(G *g) {
+    if (UNLIKELY(relaxed_load(&g->pending) & P_BEFORE) && call_before_wait(g) < 0) return -1;
     uint8_t bits = relaxed_load(&g->pending);
     if (bits & P_KILL) {
         if (g->worker->async_exit) exit_now(g->worker);
@@ -524,10 +550,12 @@ int g_wait_check(G *g) {
     return g->worker && g_collecting ? refuse_collector() : 0;
 }
 
-static PyObject *deadlock_error(G *g) {
-    PyObject *e = PyObject_CallFunction(rt.errors.deadlock, "s",
-                                        g->bubble ? "all goroutines of the bubble are asleep - deadlock!"
-                                                  : "all goroutines are asleep - deadlock!");
+static PyObject *deadlock_error(G *g, enum wake why) {
+    const char *text = why == W_ASLEEP ? "all goroutines of the bubble are asleep - deadlock!"
+                     : why == W_OVER ? "the bubble's block has ended, its clock has stopped, and goroutines still "
+                                       "wait - deadlock!"
+                     : "all goroutines are asleep - deadlock!";
+    PyObject *e = PyObject_CallFunction(rt.errors.deadlock, "s", text);
     if (!e || !rt.deadlock_notes) return e;
     relaxed_store(&g->state, G_WAITING);                /* as the notes are to show it */
     PyObject *notes = PyObject_CallNoArgs(rt.deadlock_notes);
@@ -547,10 +575,10 @@ int g_wake_error(G *g, enum wake why) {
     switch (why) {
     case W_SIGNAL:
         return PyErr_CheckSignals();
-    case W_DEADLOCK:
+    case W_DEADLOCK: case W_ASLEEP: case W_OVER:
         /* A signal was on its way to this thread when another one saw that all sleep. */
-        if (ps_signals_pending(g->worker->ts)) return PyErr_CheckSignals();
-        if ((e = deadlock_error(g))) {
+        if (g->worker && ps_signals_pending(g->worker->ts)) return PyErr_CheckSignals();
+        if ((e = deadlock_error(g, why))) {
             PyErr_SetObject(rt.errors.deadlock, e);
             Py_DECREF(e);
         }
@@ -634,11 +662,11 @@ void g_step_aside(G *g) {
     g_settle(g);
 }
 
-bool g_exploring;
+_Atomic(bool) g_exploring;
 
 void g_switch_anyway(void) {
     worker *w = g_worker;
-    if (w && !g_collecting && !PyErr_Occurred() && !ps_finalizing() && (w->choose || rng_below(&w->rng, 2)))
+    if (w && !g_collecting && !PyErr_Occurred() && !ps_finalizing() && (w->choose || (HOSTILE && rng_below(&w->rng, 2))))
         g_step_aside(w->cur);
 }
 
@@ -652,7 +680,7 @@ int g_yield(G *g) {
         return 0;
     }
     if (UNLIKELY(g_collecting)) return refuse_collector();
-    if (UNLIKELY(g_exploring)) g_hooks.yields(g);
+    if (UNLIKELY(relaxed_load(&g_exploring))) g_hooks.yields(g);
     g_step_aside(g);
     return UNLIKELY(relaxed_load(&g->pending)) ? pending_error(g) : 0;
 }
@@ -734,6 +762,7 @@ static void g_main(void) {
         assert(ts->datastack_chunk == g->root);
 
         ring_remove(&g->all);
+        if (UNLIKELY(g->locks)) g_hooks.unlock(g);
         if (!g->abandoned) relaxed_add(&w->alive, -1);
         g_wake_joiners(g);
         if (UNLIKELY(g->scope != NULL)) g_hooks.left(g);

@@ -45,6 +45,7 @@ enum wake {                      /* the wait word */
     W_INTERRUPT,                 /* an exception for goroutine 1 lies in rt.interrupt */
     W_SIGNAL,                    /* goroutine 1: run the signal handlers, then wait on */
     W_DEADLOCK,                  /* goroutine 1 */
+    W_ASLEEP, W_OVER,            /* who entered a bubble: it is in deadlock; the clock has stopped at its end */
     W_NOMEM,                     /* no memory for the slice: it could not park */
     W_ABANDONED,                 /* will never run again */
 };
@@ -53,6 +54,7 @@ enum {                           /* what lies pending for a goroutine's next wai
     P_CANCEL = 1,                /* perhaps cancelled: ask g_hooks.is_cancelled */
     P_KILL = 2, P_INTERRUPT = 4,
     P_EXIT = 8,                  /* the interpreter is exiting: nothing may wait any more */
+    P_BEFORE = 16,               /* a thread: call at_end_arg before it waits, once */
 };
 
 enum g_kind { KIND_GO, KIND_TASK, KIND_HOST, KIND_THREAD };
@@ -108,13 +110,15 @@ struct G {
     uint8_t kind;
     word_t seen;
     bool abandoned;
-    bool rests;                  /* a thread: it will wake nobody until somebody calls it */
+    bool rests;                  /* a thread: it wakes nobody of its own accord */
     bool of_scope;               /* one of its scope's tasks */
     bool named;                  /* as one that swallows Cancelled */
     bool durable;                /* what it is about to wait for can only come from its own bubble */
     word_t cancelled;            /* Task.cancel */
+    word_t shielded;             /* from that, by a shield of its own; only the goroutine changes it */
     uint16_t kills;
     uint8_t refused;             /* Cancelled that it got and was not ended by; begins again at 1 */
+    uint16_t locks;              /* of its thread, that it has not unlocked yet */
     uint32_t stamp;              /* order among the queues of a worker */
     waiter w;                    /* for everything but select */
     waiter *woken;               /* select: which of its waiters was served */
@@ -132,7 +136,7 @@ struct G {
     PyObject *inline_args[1 + ARGS_INLINE];
     PyObject *context;           /* to start with */
     void (*at_end)(G *, PyObject *);
-    PyObject *at_end_arg;        /* owned */
+    PyObject *at_end_arg;        /* owned; a thread's: what to call before it waits */
     /* who it is */
     uint64_t id, parent;
     const struct site *site;     /* where it was started; never freed */
@@ -176,6 +180,7 @@ static inline uint32_t gqueue_len(const gqueue *q) {       /* a hint, without th
 struct timers;
 struct poller;
 struct fd_table;
+struct bubble;
 
 enum { LOOK_AROUND = 61 };       /* every so many picks a worker looks at its timers and at the others first */
 
@@ -199,6 +204,7 @@ struct worker {
     _Atomic(uint8_t) sleeping;   /* in its poller, or about to be: ring the bell */
     _Atomic(uint8_t) stop;       /* request: end this thread */
     _Atomic(uint8_t) live;       /* it has its thread */
+    _Atomic(uint32_t) locked;    /* goroutines that have locked its thread: while there are any, it starts none */
     int64_t now;                 /* clock, as of the last look at the timers */
     struct timers *timers;
     struct poller *poller;
@@ -235,12 +241,13 @@ extern struct g_hooks {
     void (*ring)(worker *);                /* wake a sleeping worker */
     int (*attach)(void);                   /* this thread uses the runtime for the first time */
     int (*attached)(void);                 /* the main thread has done so */
-    int (*spawn_foreign)(G *);             /* from a thread that is no worker */
+    int (*spawn_foreign)(G *);             /* from a thread that is no worker, or is about to block */
     void (*failed)(G *);                   /* an exception escaped; it is set */
     void (*main_ended)(PyObject *);        /* in the child of a fork goroutine 1 may be any; not to return */
     worker *(*keeper)(void);               /* whose timers foreign threads use; NULL with an exception */
     void (*start_quietly)(G *);            /* g_spawn for a timer's callback: allocates nothing */
     void (*armed)(worker *, int64_t when); /* a timer was put into its heap before all others */
+    void (*unlock)(G *);                   /* one that has locked its thread will not run any more */
     /* scope.c: */
     void (*inherit)(G *, G *from);         /* a new goroutine joins the scope of `from`, which is in one */
     void (*left)(G *);                     /* one that is in a scope has ended */
@@ -252,7 +259,9 @@ extern struct g_hooks {
     void (*resumed)(G *);                  /* the calling goroutine has waited */
     struct timers *(*bubble_timers)(G *);
     void (*join_bubble)(G *, struct bubble *);   /* a new goroutine, from a timer */
-    void (*yields)(G *);                   /* explore.c, while it explores: of its own accord */
+    /* explore.c, while it explores: */
+    void (*yields)(G *);                   /* of its own accord */
+    uint32_t (*chooses)(uint32_t n);       /* which of n that are ready a select carries out */
     /* module.c: */
     int (*swallows)(G *);                  /* it is cancelled and goes on all the same; -1: with another exception */
 } g_hooks;
@@ -292,17 +301,24 @@ static inline G *g_self(void) {
     return LIKELY(g != NULL) ? g : g_self_first();
 }
 
+/* What can be waited for in every bubble as if it had been made there. */
+#define EVERY_BUBBLE UINT32_MAX
+
 /* In which bubble what the caller makes is. */
 static inline uint32_t g_bubble_here(void) {
     G *g = g_self_quick();
     return g ? g->bubble : 0;
 }
+/* Whether only g's own bubble can end a wait for something of that one. */
+static inline bool g_is_of(const G *g, uint32_t bubble) { return bubble == g->bubble || bubble == EVERY_BUBBLE; }
 
 /* --- starting ----------------------------------------------------------------------------------------- */
 /* A new goroutine for fn(*args), not queued; NULL with an exception.  args as in a vectorcall. */
 G *g_new(enum g_kind kind, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames);
 /* Queues it.  The caller's reference is left alone. */
 int g_spawn(G *g);
+/* The same, for any worker to take that is not busy. */
+int g_spawn_apart(G *g);
 /* Gives up one that was never queued. */
 void g_discard(G *g);
 
@@ -357,9 +373,12 @@ int g_yield(G *g);
 void g_step_aside(G *g);
 /* Where an operation that may wait did not have to: the hostile build switches all the same, and so does
    who explores schedules. */
-extern bool g_exploring __attribute__((visibility("hidden")));
+extern _Atomic(bool) g_exploring __attribute__((visibility("hidden")));
 void g_switch_anyway(void);
-static inline void g_could_switch(void) { if (UNLIKELY(HOSTILE || g_exploring)) g_switch_anyway(); }
+static inline void g_could_switch(void) { if (UNLIKELY(HOSTILE || relaxed_load(&g_exploring))) g_switch_anyway(); }
+
+/* The calling thread, no worker: fn is called before it next waits, and not again.  NULL: never mind. */
+void g_before_wait(G *g, PyObject *fn);
 
 /* --- ending others ----------------------------------------------------------------------------------------- */
 /* Marks it killed or interrupted and wakes it if it waits.  From any thread. */
@@ -374,6 +393,8 @@ void g_interrupt_main(PyObject *exc);
 int g_adopt_thread(worker *w);
 /* The next goroutine of this worker's own queues and inbox; NULL when there is none. */
 G *g_pick(worker *w);
+/* Whether it takes fresh goroutines out of queues; when not, those in its own are for others. */
+static inline bool g_may_start(worker *w) { return LIKELY(!relaxed_load(&w->locked)) || w->choose; }
 /* Puts a fresh goroutine into the worker's queue. */
 void g_queue_fresh(worker *w, G *g);
 /* Moves everything from the inbox to the ready queue. */

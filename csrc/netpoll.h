@@ -40,8 +40,9 @@ void netpoll_unblock(poller *p);
 enum poll_result netpoll_wait(poller *p, int64_t when, bool signals);
 /* What the last wait found; *n of them. */
 const fd_event *netpoll_events(poller *p, int *n);
-/* 0, or an errno: EBADF for none that is open, EPERM for one that is always ready (a file). */
-int netpoll_arm(poller *p, int fd, uint8_t events, uint32_t serial);
+/* 0, or an errno: EBADF for none that is open, EPERM for one that is always ready (a file).  *anew is set when
+   it was never asked for this file under this number before (where the system tells). */
+int netpoll_arm(poller *p, int fd, uint8_t events, uint32_t serial, bool *anew);
 
 /* --- waiting for descriptors: netpoll_fds.c ------------------------------------------------------------ */
 /* One descriptor that a goroutine waits for.  On the heap. */
@@ -59,11 +60,17 @@ void fds_free(fd_table *t);
 /* Whether anybody waits here. */
 bool fds_in_use(fd_table *t);
 /* Parks the calling goroutine, which is on a worker, until one of the n is ready or ns are over (NEVER: they
-   are not); how many are, or -1 with an exception.  One that is not open is ready at once, as FD_CLOSED. */
+   are not); how many are, or -1 with an exception.  One that is not open is ready at once, as FD_CLOSED.
+   With no time (0) it lets the others run once; who is cancelled gets what is ready already. */
 Py_ssize_t fds_wait(G *g, fd_wait *waits, Py_ssize_t n, int64_t ns);
 /* Wakes those whose descriptors the last netpoll_wait of their worker found ready. */
 void fds_dispatch(worker *w);
 /* fd is about to be closed: wakes those of worker w that wait for it, with FD_CLOSED. */
 void fds_closing(worker *w, int fd);
+/* fd was closed, and may have been opened again since: wakes those that have come between fds_closing and
+   that.  On macOS only if it is not open. */
+void fds_closed(worker *w, int fd);
+/* Supplied by the scheduler: fds_closed for every worker. */
+extern void (*fds_changed)(int fd);
 
 #endif

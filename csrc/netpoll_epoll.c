@@ -50,14 +50,15 @@ void netpoll_block(poller *p) {
 
 void netpoll_unblock(poller *p) { pthread_sigmask(SIG_SETMASK, &p->before, NULL); }
 
-int netpoll_arm(poller *p, int fd, uint8_t events, uint32_t serial) {
+int netpoll_arm(poller *p, int fd, uint8_t events, uint32_t serial, bool *anew) {
     struct epoll_event e = { .events = EPOLLONESHOT, .data.u64 = (uint64_t)serial << 32 | (uint32_t)fd };
     if (events & FD_READ) e.events |= EPOLLIN;
     if (events & FD_WRITE) e.events |= EPOLLOUT;
     if (events & FD_URGENT) e.events |= EPOLLPRI;
     if (epoll_ctl(p->epoll, EPOLL_CTL_MOD, fd, &e) == 0) return 0;
-    if (errno == ENOENT && epoll_ctl(p->epoll, EPOLL_CTL_ADD, fd, &e) == 0) return 0;
-    return errno;
+    if (errno != ENOENT) return errno;
+    *anew = true;
+    return epoll_ctl(p->epoll, EPOLL_CTL_ADD, fd, &e) == 0 ? 0 : errno;
 }
 
 /* --- waiting ------------------------------------------------------------------------------------------- */

@@ -52,7 +52,8 @@ void netpoll_unblock(poller *p) { pthread_sigmask(SIG_SETMASK, &p->before, NULL)
 
 /* What was asked for before and is not wanted now may still come: with an old serial, or as one more that
    is ready. */
-int netpoll_arm(poller *p, int fd, uint8_t events, uint32_t serial) {
+int netpoll_arm(poller *p, int fd, uint8_t events, uint32_t serial, bool *anew) {
+    (void)anew;                  /* a kqueue does not tell */
     struct kevent e[2];
     int n = 0;
     void *data = (void *)(uintptr_t)serial;

@@ -186,17 +186,23 @@ static PyObject *call_cooperatively(const call *c, uint8_t events) {
 PyObject *patch_socket_read(const call *c) { return call_cooperatively(c, FD_READ); }
 PyObject *patch_socket_write(const call *c) { return call_cooperatively(c, FD_WRITE); }
 
+static PyObject *close_and_tell(const call *c, int fd) {
+    sched_fd_closing(fd);
+    PyObject *result = patch_as_before(c);
+    sched_fd_closed(fd);
+    return result;
+}
+
 PyObject *patch_socket_close(const call *c) {
-    if (socket_type && *fd_of(c->self) >= 0) sched_fd_closing(*fd_of(c->self));
-    return patch_as_before(c);
+    int fd = *fd_of(c->self);
+    return fd >= 0 ? close_and_tell(c, fd) : patch_as_before(c);
 }
 
 PyObject *patch_os_close(const call *c) {
     PyObject *fd = patch_arg(c, 0, "fd");
     long n = fd && PyLong_Check(fd) ? PyLong_AsLong(fd) : -1;
     if (n == -1) PyErr_Clear();
-    if (n >= 0 && n <= INT_MAX) sched_fd_closing((int)n);
-    return patch_as_before(c);
+    return n >= 0 && n <= INT_MAX ? close_and_tell(c, (int)n) : patch_as_before(c);
 }
 
 /* --- send, sendall ----------------------------------------------------------------------------------------- */

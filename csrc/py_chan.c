@@ -322,7 +322,43 @@ static PyObject *py_select(PyObject *module, PyObject *const *args, Py_ssize_t n
     return result;
 }
 
+/* Channels that are made late: for an object that was made before, perhaps in another bubble. */
+static PyObject *py_here(PyObject *module, PyObject *unused) { return PyLong_FromUnsignedLong(g_bubble_here()); }
+
+static chan *new_in(uint32_t bubble, Py_ssize_t cap) {
+    chan *c = (chan *)Chan_Type.tp_alloc(&Chan_Type, 0);
+    if (c && chan_init(c, cap) < 0) Py_CLEAR(c);
+    if (c) c->bubble = bubble;
+    return c;
+}
+
+static PyObject *py_chan_in(PyObject *module, PyObject *const *args, Py_ssize_t nargs) {
+    if (nargs != 2) { PyErr_BadArgument(); return NULL; }
+    unsigned long bubble = PyLong_AsUnsignedLong(args[0]);
+    Py_ssize_t cap = PyLong_AsSsize_t(args[1]);
+    return PyErr_Occurred() ? NULL : (PyObject *)new_in((uint32_t)bubble, cap);
+}
+
+/* Two for modules to have: nobody can wait for the one, or send on the other.  To make them is no use of the
+   library yet, and as good inside a bubble as outside. */
+static PyObject *py_closed_chan(PyObject *module, PyObject *unused) {
+    chan *c = new_in(EVERY_BUBBLE, 0);
+    if (c) c->closed = true;
+    return (PyObject *)c;
+}
+
+static PyObject *py_never(PyObject *module, PyObject *unused) {
+    chan *c = new_in(EVERY_BUBBLE, 0);
+    PyObject *receiver = c ? py_receiver(c) : NULL;
+    Py_XDECREF(c);
+    return receiver;
+}
+
 static PyMethodDef functions[] = {
+    {"here", py_here, METH_NOARGS, NULL},
+    {"chan_in", FAST(py_chan_in), METH_FASTCALL, NULL},
+    {"never", py_never, METH_NOARGS, NULL},
+    {"closed", py_closed_chan, METH_NOARGS, NULL},
     {"select", FAST(py_select), METH_FASTCALL | METH_KEYWORDS,
      "select($module, /, *cases, default=False)\n--\n\n"
      "Wait until one of the cases can be done, do it, and return (index, value).\n\n"

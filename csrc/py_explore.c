@@ -53,16 +53,60 @@ static PyObject *py_end(PyObject *module, PyObject *unused) {
     return answer;
 }
 
-static PyObject *py_point(PyObject *module, PyObject *const *args, Py_ssize_t nargs) {
-    if (no_args("explore_point", nargs) < 0) return NULL;
-    g_could_switch();
+/* --- tracing ---------------------------------------------------------------------------------------------
+   Not by a function of Python's: one that raises is not called any more. */
+
+/* Whether the program's lines are in that file; -1 with an exception. */
+static int is_known(PyObject *known, PyObject *ask, PyObject *name) {
+    PyObject *answer = PyDict_GetItemWithError(known, name);         /* True or False */
+    if (answer || PyErr_Occurred()) return answer ? answer == Py_True : -1;
+    if (!(answer = PyObject_CallOneArg(ask, name))) return -1;
+    int result = PyDict_SetItem(known, name, answer) < 0 ? -1 : answer == Py_True;
+    Py_DECREF(answer);
+    return result;
+}
+
+static int record(PyObject *lines, PyObject *code, int line) {
+    G *g = g_self_quick();
+    PyObject *name = PyObject_GetAttrString((PyObject *)g, "name");
+    PyObject *item = name ? Py_BuildValue("KNOi", (unsigned long long)g->id, name, code, line) : NULL;
+    int result = item ? PyList_Append(lines, item) : -1;
+    Py_XDECREF(item);
+    return result;
+}
+
+/* self: what start_tracing makes. */
+static int trace(PyObject *self, PyFrameObject *frame, int what, PyObject *unused) {
+    if (what != PyTrace_LINE) return 0;
+    PyObject *known, *ask, *lines;
+    if (!PyArg_ParseTuple(PyCFunction_GET_SELF(self), "OOO", &known, &ask, &lines)) return -1;
+    PyCodeObject *code = PyFrame_GetCode(frame);
+    int result = is_known(known, ask, code->co_filename);
+    if (result > 0) {
+        result = explore_point();
+        if (result == 0 && lines != Py_None) result = record(lines, (PyObject *)code, PyFrame_GetLineNumber(frame));
+    }
+    Py_DECREF(code);
+    return result;
+}
+
+/* sys.gettrace() gives it, and it can be set again with sys.settrace(): then it is called once. */
+static PyObject *start_tracing(PyObject *args, PyObject *unused) {
+    static PyMethodDef again = { "explore", start_tracing, METH_VARARGS, NULL };
+    PyObject *self = PyCFunction_New(&again, args);
+    if (!self) return NULL;
+    PyEval_SetTrace(trace, self);
+    Py_DECREF(self);
+    if (PyErr_Occurred()) return NULL;
     Py_RETURN_NONE;
 }
+
+static PyObject *py_trace(PyObject *module, PyObject *args) { return start_tracing(args, NULL); }
 
 static PyMethodDef functions[] = {
     {"explore_begin", (PyCFunction)(void (*)(void))py_begin, METH_VARARGS | METH_KEYWORDS, NULL},
     {"explore_end", py_end, METH_NOARGS, NULL},
-    {"explore_point", FAST(py_point), METH_FASTCALL, NULL},
+    {"explore_trace", py_trace, METH_VARARGS, NULL},
     {NULL},
 };
 

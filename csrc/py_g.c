@@ -92,6 +92,17 @@ static PyObject *py_fork(PyObject *module, PyObject *const *args, Py_ssize_t nar
     return py_start(KIND_TASK, args, nargs, kwnames, NULL, NULL);
 }
 
+/* fork() for somebody who is about to block the calling thread: any other worker is to start it. */
+static PyObject *py_fork_apart(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
+    if (UNLIKELY(py_check_callable("fork", args, nargs) < 0)) return NULL;
+    G *g = g_new(KIND_TASK, args, nargs, kwnames);
+    if (!g) return NULL;
+    G *self = g_self_quick();
+    if (self->scope) g_hooks.inherit(g, self);
+    if (g_spawn_apart(g) < 0) { Py_DECREF(g); return NULL; }
+    return (PyObject *)g;
+}
+
 static PyObject *py_current(PyObject *module, PyObject *unused) {
     return Py_XNewRef((PyObject *)g_self());
 }
@@ -109,11 +120,12 @@ PyObject *py_panic_hook, *py_child_ended_hook, *py_swallows_hook;       /* set_h
 /* Ends the process.  The hook prints and exits; what follows it here is for when it can not. */
 static void panic(G *g, PyObject *exc) {
     PyObject *hook = py_panic_hook;
-    bubble *b = g->bubble ? g->scope->bubble : NULL;
-    if (b && b->panic) {                 /* a test, which goes on */
-        PyObject *r = PyObject_CallFunctionObjArgs(b->panic, (PyObject *)g, exc, NULL);
+    PyObject *test = g->bubble ? bubble_panic_hook(g->scope->bubble) : NULL;
+    if (test) {                          /* which goes on */
+        PyObject *r = PyObject_CallFunctionObjArgs(test, (PyObject *)g, exc, NULL);
         if (!r) PyErr_WriteUnraisable((PyObject *)g);
         Py_XDECREF(r);
+        Py_DECREF(test);
         return;
     }
     if (hook) {
@@ -372,6 +384,7 @@ static PyMethodDef functions[] = {
      "Start fn(*args, **kwargs) as a goroutine and return its Task, whose join() returns its value or raises\n"
      "its exception. A failure that nobody joins is reported through sys.unraisablehook when the task is\n"
      "dropped. Does not wait. TypeError as for go()."},
+    {"fork_apart", FAST(py_fork_apart), METH_FASTCALL | METH_KEYWORDS, NULL},
     {"current", py_current, METH_NOARGS,
      "current($module, /)\n--\n\n"
      "The Goroutine that calls this; in a plain thread an object that stands for the thread."},

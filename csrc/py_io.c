@@ -20,6 +20,15 @@ static int take_timeout(PyObject *timeout, const char *what, int64_t *ns) {
     return 0;
 }
 
+static int take_events(long events, uint8_t *into) {
+    *into = (uint8_t)events;
+    if (events >= 0 && events <= (FD_READ | FD_WRITE | FD_URGENT)) return 0;
+    if (!PyErr_Occurred())
+        PyErr_Format(PyExc_ValueError, "a descriptor is waited for with FD_READ, FD_WRITE and FD_URGENT, not %ld",
+                     events);
+    return -1;
+}
+
 /* wait_fd(fd, events, timeout) -> what is ready, 0 when the time is over */
 static PyObject *py_wait_fd(PyObject *module, PyObject *const *args, Py_ssize_t nargs) {
     int64_t ns;
@@ -27,25 +36,31 @@ static PyObject *py_wait_fd(PyObject *module, PyObject *const *args, Py_ssize_t 
         PyErr_Format(PyExc_TypeError, "wait_fd() takes exactly 3 arguments (%zd given)", nargs);
         return NULL;
     }
+    uint8_t events;
     int fd = PyObject_AsFileDescriptor(args[0]);
-    long events = fd < 0 ? -1 : PyLong_AsLong(args[1]);
-    if (PyErr_Occurred() || take_timeout(args[2], "wait_fd", &ns) < 0) return NULL;
+    if (fd < 0 || take_events(PyLong_AsLong(args[1]), &events) < 0) return NULL;
+    if (take_timeout(args[2], "wait_fd", &ns) < 0) return NULL;
     G *g = waiting_goroutine("wait_fd");
     fd_wait *wait = g ? mem_calloc(sizeof *wait) : NULL;
     if (!wait) return g ? PyErr_NoMemory() : NULL;
     wait->fd = fd;
-    wait->events = (uint8_t)events;
+    wait->events = events;
     Py_ssize_t n = fds_wait(g, wait, 1, ns);
     uint8_t ready = wait->ready;
     mem_free(wait);
     return n < 0 ? NULL : PyLong_FromLong(ready);
 }
 
-static int take_waits(PyObject *list, fd_wait *waits, Py_ssize_t n) {
+static int take_waits(PyObject *pairs, fd_wait *waits, Py_ssize_t n) {
     for (Py_ssize_t i = 0; i < n; i++) {
+        PyObject *pair = PyTuple_GET_ITEM(pairs, i);
         int events;
-        if (!PyArg_ParseTuple(PyList_GET_ITEM(list, i), "ii", &waits[i].fd, &events)) return -1;
-        waits[i].events = (uint8_t)events;
+        if (!PyTuple_Check(pair)) {
+            PyErr_SetString(PyExc_TypeError, "wait_fds() takes a list of (fd, events)");
+            return -1;
+        }
+        if (!PyArg_ParseTuple(pair, "ii", &waits[i].fd, &events)) return -1;
+        if (take_events(events, &waits[i].events) < 0) return -1;
     }
     return 0;
 }
@@ -58,12 +73,14 @@ static PyObject *py_wait_fds(PyObject *module, PyObject *const *args, Py_ssize_t
         return NULL;
     }
     if (take_timeout(args[1], "wait_fds", &ns) < 0) return NULL;
-    Py_ssize_t n = PyList_GET_SIZE(args[0]);
     G *g = waiting_goroutine("wait_fds");
-    fd_wait *waits = g ? mem_calloc((size_t)(n + !n) * sizeof *waits) : NULL;
-    if (!waits) return g ? PyErr_NoMemory() : NULL;
+    PyObject *pairs = g ? PyList_AsTuple(args[0]) : NULL;        /* nobody can change that meanwhile */
+    if (!pairs) return NULL;
+    Py_ssize_t n = PyTuple_GET_SIZE(pairs);
+    fd_wait *waits = mem_calloc((size_t)(n + !n) * sizeof *waits);
     PyObject *result = NULL;
-    if (take_waits(args[0], waits, n) == 0 && fds_wait(g, waits, n, ns) >= 0) {
+    if (!waits) PyErr_NoMemory();
+    else if (take_waits(pairs, waits, n) == 0 && fds_wait(g, waits, n, ns) >= 0) {
         result = PyList_New(n);
         for (Py_ssize_t i = 0; result && i < n; i++) {
             PyObject *ready = PyLong_FromLong(waits[i].ready);
@@ -72,58 +89,72 @@ static PyObject *py_wait_fds(PyObject *module, PyObject *const *args, Py_ssize_t
         }
     }
     mem_free(waits);
+    Py_DECREF(pairs);
     return result;
 }
 
-static PyObject *py_fd_closing(PyObject *module, PyObject *fd) {
-    int n = (int)PyLong_AsLong(fd);
+static PyObject *tell(PyObject *fd, void (*what)(int)) {
+    long n = PyLong_AsLong(fd);
     if (n == -1 && PyErr_Occurred()) return NULL;
-    sched_fd_closing(n);
+    if (n >= 0 && n <= INT_MAX) what((int)n);
     Py_RETURN_NONE;
 }
+static PyObject *py_fd_closing(PyObject *module, PyObject *fd) { return tell(fd, sched_fd_closing); }
+static PyObject *py_fd_closed(PyObject *module, PyObject *fd) { return tell(fd, sched_fd_closed); }
 
 /* --- threads that make blocking calls ------------------------------------------------------------------- */
-static PyObject *py_on_worker(PyObject *module, PyObject *unused) {
+static PyObject *py_may_wait(PyObject *module, PyObject *unused) {
     G *g = g_self();
-    return g ? PyBool_FromLong(g->worker != NULL) : NULL;
+    if (!g || (g->worker && g_wait_check(g) < 0)) return NULL;
+    return PyBool_FromLong(g->worker != NULL);
 }
 
-static PyObject *py_thread_rests(PyObject *module, PyObject *rests) {
-    int yes = PyObject_IsTrue(rests);
-    if (yes < 0) return NULL;
-    sched_thread_rests(yes);
+static PyObject *py_thread_rests(PyObject *module, PyObject *unused) {
+    if (!g_self()) return NULL;
+    sched_thread_rests();
     Py_RETURN_NONE;
 }
 
-/* chan.recv(), where a thread is going to send. */
-static PyObject *py_wait_for_call(PyObject *module, PyObject *const *args, Py_ssize_t nargs) {
-    if (one_arg("wait_for_call", nargs) < 0) return NULL;
-    if (!PyObject_TypeCheck(args[0], &Chan_Type)) {
-        PyErr_SetString(PyExc_TypeError, "wait_for_call() takes a Chan");
+static PyObject *py_before_wait(PyObject *module, PyObject *fn) {
+    G *g = g_self();
+    if (!g) return NULL;
+    if (g->worker) {
+        PyErr_SetString(PyExc_RuntimeError, "before_wait() in a goroutine: it is for plain threads");
         return NULL;
     }
-    PyObject *value = NULL;
-    sched_call(1);
-    int result = chan_recv((chan *)args[0], &value);
-    sched_call(-1);
-    if (result == 0) chan_closed_error((chan *)args[0], "recv");
-    return result > 0 ? value : NULL;
+    g_before_wait(g, fn == Py_None ? NULL : fn);
+    Py_RETURN_NONE;
 }
 
-static PyObject *py_outside_chan(PyObject *module, PyObject *cap) {
-    PyObject *c = PyObject_CallOneArg((PyObject *)&Chan_Type, cap);
-    if (c) ((chan *)c)->bubble = UINT32_MAX;
-    return c;
+/* Counts as a call under way as long as it lives; the epoch lies in its context. */
+static void call_over(PyObject *capsule) {
+    sched_call_over((uint32_t)(uintptr_t)PyCapsule_GetContext(capsule));
+}
+
+static PyObject *py_call_under_way(PyObject *module, PyObject *unused) {
+    static char something;
+    PyObject *call = PyCapsule_New(&something, NULL, NULL);
+    if (!call) return NULL;
+    PyCapsule_SetContext(call, (void *)(uintptr_t)sched_call_begin());
+    PyCapsule_SetDestructor(call, call_over);
+    return call;
+}
+
+static PyObject *py_look_for_deadlock(PyObject *module, PyObject *unused) {
+    sched_look_for_deadlock();
+    Py_RETURN_NONE;
 }
 
 static PyMethodDef functions[] = {
-    {"on_worker", py_on_worker, METH_NOARGS, NULL},
-    {"thread_rests", py_thread_rests, METH_O, NULL},
-    {"wait_for_call", FAST(py_wait_for_call), METH_FASTCALL, NULL},
-    {"outside_chan", py_outside_chan, METH_O, NULL},
+    {"may_wait", py_may_wait, METH_NOARGS, NULL},
+    {"thread_rests", py_thread_rests, METH_NOARGS, NULL},
+    {"before_wait", py_before_wait, METH_O, NULL},
+    {"call_under_way", py_call_under_way, METH_NOARGS, NULL},
+    {"look_for_deadlock", py_look_for_deadlock, METH_NOARGS, NULL},
     {"wait_fd", FAST(py_wait_fd), METH_FASTCALL, NULL},
     {"wait_fds", FAST(py_wait_fds), METH_FASTCALL, NULL},
     {"fd_closing", py_fd_closing, METH_O, NULL},
+    {"fd_closed", py_fd_closed, METH_O, NULL},
     {NULL},
 };
 

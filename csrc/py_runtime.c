@@ -34,6 +34,16 @@ static PyObject *py_stats(PyObject *module, PyObject *unused) {
                          "stolen", (unsigned long long)s.stolen, "sleeps", (unsigned long long)s.sleeps);
 }
 
+static PyObject *py_lock_os_thread(PyObject *module, PyObject *unused) {
+    if (sched_lock_thread() < 0) return NULL;
+    Py_RETURN_NONE;
+}
+
+static PyObject *py_unlock_os_thread(PyObject *module, PyObject *unused) {
+    sched_unlock_thread();
+    Py_RETURN_NONE;
+}
+
 /* --- the picture of all goroutines ---------------------------------------------------------------------------- */
 /* While the world stands still nothing of Python's may be allocated: what is seen is noted in raw memory, and
    told afterwards. */
@@ -200,6 +210,20 @@ static PyObject *py_interrupted(PyObject *module, PyObject *const *args, Py_ssiz
 }
 
 static PyObject *interrupted;            /* the function above */
+static PyObject *first_use_hook;         /* when_used */
+
+static PyObject *py_when_used(PyObject *module, PyObject *fn) {
+    PyObject *before = first_use_hook;
+    first_use_hook = fn == Py_None ? NULL : Py_NewRef(fn);
+    return before ? before : Py_NewRef(Py_None);
+}
+
+static int tell_of_first_use(void) {
+    if (!first_use_hook) return 0;
+    PyObject *r = PyObject_CallNoArgs(first_use_hook);
+    Py_XDECREF(r);
+    return r ? 0 : -1;
+}
 
 static int attached(void) {
     PyObject *signal = PyImport_ImportModule("_signal"), *now = NULL, *usual = NULL, *done = NULL;
@@ -212,7 +236,7 @@ static int attached(void) {
     Py_XDECREF(now);
     Py_XDECREF(usual);
     Py_XDECREF(done);
-    return done ? 0 : -1;
+    return done ? tell_of_first_use() : -1;
 }
 
 /* --- the collector ------------------------------------------------------------------------------------------------------ */
@@ -289,11 +313,24 @@ static PyMethodDef functions[] = {
     {"stats", py_stats, METH_NOARGS,
      "stats($module, /)\n--\n\n"
      "Counters since the start: goroutines (now), workers (now), switches, spawned, stolen, sleeps."},
+    {"lock_os_thread", py_lock_os_thread, METH_NOARGS,
+     "lock_os_thread($module, /)\n--\n\n"
+     "Keep the thread of the calling goroutine to itself: no other goroutine starts on it until unlock_os_thread()\n"
+     "was called as often as this, or the goroutine ends. For C libraries that tie something to a thread.\n\n"
+     "What this goroutine starts, and whatever else has not started, starts on another worker; under the GIL too,\n"
+     "where others then may run between any two bytecodes. A goroutine never leaves its thread, so those that had\n"
+     "started there before still take their turns: lock it before anything else is started. The thread does not\n"
+     "end with a goroutine that ends locked, as it would in Go; it is unlocked. The child of a fork is unlocked too.\n"
+     "In a plain thread it does nothing. Does not wait. RuntimeError if the system has no thread for the others."},
+    {"unlock_os_thread", py_unlock_os_thread, METH_NOARGS,
+     "unlock_os_thread($module, /)\n--\n\n"
+     "Take back one lock_os_thread(); nothing, as in Go, if there is none. Does not wait."},
     {"snapshot", py_snapshot, METH_NOARGS, NULL},
     {"begin_run", py_begin_run, METH_NOARGS, NULL},
     {"end_run", py_end_run, METH_O, NULL},
     {"park_forever", FAST(py_park_forever), METH_FASTCALL, NULL},
     {"origin", py_origin, METH_O, NULL},
+    {"when_used", py_when_used, METH_O, NULL},
     {"set_hooks", FAST(py_set_hooks), METH_VARARGS | METH_KEYWORDS, NULL},
     {"set_exit_status", py_set_exit_status, METH_O, NULL},
     {NULL},

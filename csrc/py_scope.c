@@ -144,7 +144,7 @@ static PyObject *timeout_new(PyTypeObject *type, PyObject *args, PyObject *kwarg
     return timeout_vectorcall((PyObject *)type, ((PyTupleObject *)args)->ob_item, (size_t)PyTuple_GET_SIZE(args), names);
 }
 
-static PyObject *seconds(const scope *s) { return PyFloat_FromDouble(s->ns > 0 ? (double)s->ns * 1e-9 : 0); }
+static PyObject *seconds(const scope *s) { return PyFloat_FromDouble(s->ns > 0 ? (double)s->ns / 1e9 : 0); }
 
 static PyObject *timeout_repr(scope *s) {
     PyObject *d = s->ns == NEVER ? Py_NewRef(Py_None) : seconds(s);
@@ -248,20 +248,14 @@ PyTypeObject GroupScope_Type = {
 };
 
 /* --- bubble -------------------------------------------------------------------------------------------------- */
-static PyObject *bubble_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
-    PyObject *panic_hook;
-    if (!PyArg_ParseTuple(args, "O:bubble", &panic_hook)) return NULL;
-    bubble *b = (bubble *)new_scope(type);
-    if (b) b->panic = Py_NewRef(panic_hook);
-    return (PyObject *)b;
-}
-
 static PyObject *none_or_null(int result) {
     if (result < 0) return NULL;
     Py_RETURN_NONE;
 }
 
-static PyObject *py_bubble_enter(PyObject *self, PyObject *unused) { return none_or_null(bubble_enter((bubble *)self)); }
+static PyObject *py_bubble_enter(PyObject *self, PyObject *panic_hook) {
+    return none_or_null(bubble_enter((bubble *)self, panic_hook));
+}
 
 static PyObject *py_bubble_leave(PyObject *self, PyObject *error) {
     int ours = bubble_leave((bubble *)self, error == Py_None ? NULL : error);
@@ -273,16 +267,11 @@ static PyObject *py_bubble_join(PyObject *self, PyObject *const *args, Py_ssize_
 }
 
 static PyObject *py_bubble_wait(PyObject *module, PyObject *const *args, Py_ssize_t nargs) {
-    G *g = g_self();
-    if (!g || no_args("wait", nargs) < 0) return NULL;
-    if (g->bubble) return none_or_null(bubble_wait(g->scope->bubble));
-    PyErr_SetString(PyExc_RuntimeError, "wait() outside of a bubble: it waits for the other goroutines of one; use it "
-                                        "inside `with bubble():`");
-    return NULL;
+    return no_args("wait", nargs) < 0 ? NULL : none_or_null(bubble_wait());
 }
 
 static PyMethodDef bubble_methods[] = {
-    {"enter", py_bubble_enter, METH_NOARGS, NULL},
+    {"enter", py_bubble_enter, METH_O, NULL},
     {"leave", py_bubble_leave, METH_O, NULL},
     {"cancel", cancel, METH_NOARGS, NULL},
     {"join", FAST(py_bubble_join), METH_FASTCALL, NULL},
@@ -293,13 +282,20 @@ PyTypeObject Bubble_Type = {
     .tp_name = "gofer._core.bubble",
     .tp_basicsize = sizeof(bubble),
     .tp_flags = Py_TPFLAGS_DEFAULT,
-    .tp_new = bubble_new,
+    .tp_new = scope_new,
     .tp_dealloc = (destructor)bubble_dealloc,
     .tp_repr = (reprfunc)repr,
     .tp_methods = bubble_methods,
 };
 
+/* --- functions ------------------------------------------------------------------------------------------------ */
+static PyObject *is_cancellation(PyObject *module, PyObject *const *args, Py_ssize_t nargs) {
+    if (UNLIKELY(nargs != 2)) { PyErr_BadArgument(); return NULL; }
+    return PyBool_FromLong(scope_is_cancellation(args[0], args[1] == Py_True));
+}
+
 static PyMethodDef functions[] = {
+    {"is_cancellation", FAST(is_cancellation), METH_FASTCALL, NULL},
     {"bubble_wait", FAST(py_bubble_wait), METH_FASTCALL, NULL},
     {NULL},
 };

@@ -19,7 +19,7 @@ typedef struct { timer t; chan *c; } chan_alarm;    /* c borrowed: it owns us */
 static void ring_alarm(timer *t, int64_t now) {
     chan *c = ((chan_alarm *)t)->c;
     if (now == DROPPED) return;
-    PyObject *seconds = PyFloat_FromDouble((double)now * 1e-9);
+    PyObject *seconds = PyFloat_FromDouble((double)now / 1e9);
     if (!seconds) { PyErr_Clear(); return; }         /* no memory: this tick is lost */
     G *wake = NULL;
     lock_acquire(&c->lock);
@@ -45,7 +45,9 @@ static timers *timers_of_caller(void) {
 static bool arm(timer *t, timers *h, int64_t ns, int64_t period) {
     t->when = timers_clock(h) + (ns > 0 ? ns : 0);
     t->period = period;
-    return timer_start(t, h);
+    if (!timer_start(t, h)) return false;
+    if (UNLIKELY(h->bubble && ns <= 0)) timers_run(h, timers_clock(h));  /* who polls for it keeps the clock still */
+    return true;
 }
 
 /* A new channel on which the time arrives once, or every `period`. */
@@ -81,6 +83,7 @@ typedef struct Timer {
     timer t;                     /* function alarm */
     chan *c;                     /* channel alarm, else NULL */
     bool periodic;
+    uint32_t bubble;             /* in which it was made */
     lock_t guard;
     PyObject *call;              /* (fn, *args) */
     G *next;                     /* owned */
@@ -112,6 +115,7 @@ static Timer *timer_object(chan *c, PyObject *call, bool periodic) {
     self->c = c;
     self->call = call;
     self->periodic = periodic;
+    self->bubble = g_bubble_here();
     PyObject_GC_Track(self);
     return self;
 }
@@ -138,10 +142,21 @@ static PyObject *py_stop(Timer *self, PyObject *unused) {
     return PyBool_FromLong(prevented);
 }
 
+/* It stays with the clock that it was made for. */
+static timers *timers_to_reset(Timer *self) {
+    G *g = g_self();
+    if (!g) return NULL;
+    if (LIKELY(self->bubble == g->bubble)) return timers_of(g);
+    if (!self->bubble) return timers_outside(g);
+    PyErr_SetString(PyExc_RuntimeError, "reset() of a timer outside of the bubble in which it was made: "
+                                        "it lives by the clock of that one");
+    return NULL;
+}
+
 static PyObject *py_reset(Timer *self, PyObject *d) {
     int64_t ns;
     if (duration_ns(d, "Timer.reset", &ns) < 0) return NULL;
-    timers *h = timers_of_caller();
+    timers *h = timers_to_reset(self);
     G *spare = NULL;
     if (!h || (!self->c && !(spare = to_start(self)))) return NULL;
     if (!self->c) Py_INCREF(self);           /* for the heap */
@@ -247,7 +262,7 @@ static PyObject *py_sleep(PyObject *module, PyObject *const *args, Py_ssize_t na
 
 static PyObject *py_now(PyObject *module, PyObject *unused) {
     timers *h = timers_of_caller();
-    return h ? PyFloat_FromDouble((double)timers_clock(h) * 1e-9) : NULL;
+    return h ? PyFloat_FromDouble((double)timers_clock(h) / 1e9) : NULL;
 }
 
 static PyObject *py_after(PyObject *module, PyObject *d) {

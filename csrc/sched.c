@@ -12,10 +12,12 @@
    - A worker searches (steals) before it sleeps; while one searches, a spawn wakes no other.  The last one
      that stops searching because it found something wakes the next, if more is there.
    - sched.all[0] is the main thread's; a worker's place in the table is never given to another thread.
+   - A worker whose thread is locked starts nothing: it does not search, and is not rung for what has not started.
+     Others may rob it, whoever they are.  As long as one is locked there is one that is not, and the keeper.
 
    A deadlock is declared by a worker about to sleep, under sched.lock, when every worker sleeps, no queue
-   holds anything, no timer is armed, nobody waits for a descriptor, no foreign thread that has used the library lives, no other Python
-   thread lives that a program would wait for at its end, and goroutine 1 waits.  It looks at one worker
+   holds anything, no timer is armed, nobody waits for a descriptor, no foreign thread that has used the
+   library lives, no other Python thread lives that a program would wait for at its end, and goroutine 1 waits.  It looks at one worker
    after the other; meanwhile one that it has not reached yet could wake one that it has passed, and fall
    asleep in time.  So if anybody fell asleep meanwhile, it leaves the question to that one. */
 #define _GNU_SOURCE
@@ -75,12 +77,19 @@ static void worker_main(void *arg) {
     PyGILState_Release(held);
 }
 
+void *no_thread(void) {
+    PyErr_SetString(PyExc_RuntimeError, sched.exiting
+                    ? "gofer can not be used any more: the interpreter is exiting"
+                    : "gofer can not start another thread: the system has no more of them");
+    return NULL;
+}
+
 worker *worker_start(void) {
     worker *w = worker_new();
     if (!w) return NULL;
     lock_acquire(&sched.lock);
     w->index = n_workers() ? n_workers() : 1;
-    bool room = w->index < MAX_WORKERS;
+    bool room = w->index < MAX_WORKERS && !sched.exiting;
     if (room) {
         sched.all[w->index] = w;
         atomic_store(&sched.n, w->index + 1);
@@ -92,8 +101,7 @@ worker *worker_start(void) {
         atomic_fetch_sub(&sched.searching, 1);
         atomic_store(&w->stop, 2);               /* its place in the table stays taken */
     } else worker_free(w);
-    PyErr_SetString(PyExc_RuntimeError, "gofer can not start another thread: the system has no more of them");
-    return NULL;
+    return no_thread();
 }
 
 /* The main thread's idler is a goroutine of its own. */
@@ -138,7 +146,7 @@ void worker_ring(worker *w) {
 bool wake_one(int among) {
     for (int i = 0, n = n_workers(); i < n && i < among; i++) {
         worker *w = live_worker(i);
-        if (w && atomic_load(&w->sleeping) == 1) { worker_ring(w); return true; }
+        if (w && g_may_start(w) && atomic_load(&w->sleeping) == 1) { worker_ring(w); return true; }
     }
     return false;
 }
@@ -146,10 +154,9 @@ bool wake_one(int among) {
 /* Work was put where others may take it. */
 static NOINLINE void wake_another(void) {
     static _Atomic(int) refused;
-    int procs = relaxed_load(&sched.procs);
     if (atomic_load(&sched.searching)) return;
-    if (atomic_load(&sched.idle) && wake_one(procs)) return;
-    if (n_workers() >= procs || relaxed_load(&refused) > 100) return;
+    if (atomic_load(&sched.idle) && wake_one(n_starters())) return;
+    if (n_workers() >= n_starters() || relaxed_load(&refused) > 100) return;
     if (!keeper() || !worker_start()) { atomic_fetch_add(&refused, 1); PyErr_Clear(); }
 }
 
@@ -158,8 +165,8 @@ static void spawned(worker *w) {
     if (relaxed_load(&sched.procs) == 1 && !relaxed_load(&sched.keeper)) return;    /* one thread, as ever */
     atomic_thread_fence(memory_order_seq_cst);
     keeper_wake();
-    if (relaxed_load(&sched.procs) == 1 || relaxed_load(&sched.searching)) return;
-    if (relaxed_load(&sched.idle) || relaxed_load(&sched.n) < relaxed_load(&sched.procs)) wake_another();
+    if (n_starters() == 1 || relaxed_load(&sched.searching)) return;
+    if (relaxed_load(&sched.idle) || relaxed_load(&sched.n) < n_starters()) wake_another();
 }
 
 /* Into the shared queue: from a thread that runs no goroutines itself. */
@@ -173,25 +180,28 @@ static void share(G *g) {
 
 static int spawn_foreign(G *g) {
     /* The main thread may never have used us, or be busy with something else for long. */
-    if (n_workers() < 2 && !atomic_load(&sched.idle) && !worker_start()) return -1;
+    if (!keeper() || (n_workers() < 2 && !atomic_load(&sched.idle) && !worker_start())) {
+        if (!sched.exiting) return -1;
+        PyErr_Clear();                           /* nobody runs it any more, as at any moment from now on */
+    }
     share(g);
     return 0;
 }
 
 static void start_quietly(G *g) {
     worker *w = g_worker;
-    if (w == relaxed_load(&sched.keeper)) { share(g); return; }
+    if (!w || w == relaxed_load(&sched.keeper)) { share(g); return; }     /* or a thread that is in a bubble */
     relaxed_add(&w->spawned, 1);
     relaxed_add(&w->alive, 1);
     g_queue_fresh(w, g);
     atomic_thread_fence(memory_order_seq_cst);
-    if (relaxed_load(&sched.idle) && !relaxed_load(&sched.searching)) wake_one(relaxed_load(&sched.procs));
+    if (relaxed_load(&sched.idle) && !relaxed_load(&sched.searching)) wake_one(n_starters());
     keeper_wake();
 }
 
 /* --- finding work -------------------------------------------------------------------------------------------- */
 static G *take_shared(worker *w) {
-    if (LIKELY(!gqueue_len(&sched.shared))) return NULL;
+    if (LIKELY(!gqueue_len(&sched.shared)) || !g_may_start(w)) return NULL;
     lock_acquire(&sched.lock);
     G *g = gqueue_pop(&sched.shared);
     lock_release(&sched.lock);
@@ -199,7 +209,7 @@ static G *take_shared(worker *w) {
     return g;
 }
 
-static bool may_steal(const worker *w) { return w->index < relaxed_load(&sched.procs); }
+static bool may_steal(const worker *w) { return w->index < n_starters(); }
 
 static bool can_be_robbed(worker *w, worker *victim) {
     return victim && victim != w && !victim->choose && gqueue_len(&victim->fresh);
@@ -218,14 +228,15 @@ static void rob(worker *w, worker *victim) {
     lock_release(&w->fresh_lock);
 }
 
-/* A worker beyond gomaxprocs leaves others their work, unless the keeper has found them stuck since. */
+/* A worker beyond gomaxprocs leaves others their work, unless they are locked or the keeper has found them stuck
+   since. */
 static bool is_stuck(worker *victim) {
-    return relaxed_load(&victim->stuck_at) == relaxed_load(&victim->tick);
+    return !g_may_start(victim) || relaxed_load(&victim->stuck_at) == relaxed_load(&victim->tick);
 }
 
 static bool steal(worker *w) {
     int n = n_workers();
-    if (n < 2) return false;
+    if (n < 2 || !g_may_start(w)) return false;
     uint32_t at = rng_below(&w->rng, (uint32_t)n);
     for (int i = 0; i < n; i++) {
         worker *victim = live_worker((int)((at + (uint32_t)i) % (uint32_t)n));
@@ -237,6 +248,7 @@ static bool steal(worker *w) {
 }
 
 static bool somebody_to_rob(worker *w) {
+    if (!g_may_start(w)) return false;
     for (int i = 0, n = n_workers(); i < n; i++) {
         worker *victim = live_worker(i);
         if (can_be_robbed(w, victim) && (may_steal(w) || is_stuck(victim))) return true;
@@ -246,7 +258,8 @@ static bool somebody_to_rob(worker *w) {
 
 /* Anything that this worker would find if it looked. */
 static bool work_for(worker *w) {
-    return atomic_load(&w->inbox) || gqueue_len(&sched.shared) || relaxed_load(&w->stop) || somebody_to_rob(w);
+    return atomic_load(&w->inbox) || relaxed_load(&w->stop) || (gqueue_len(&sched.shared) && g_may_start(w))
+        || somebody_to_rob(w);
 }
 
 /* While we searched, spawns have woken nobody. */
@@ -400,7 +413,12 @@ static G *find(worker *w) {
     G *g = look(w);
     if (g) {
         /* Whoever yields again and again is never idle, and may wait for one behind somebody who computes. */
-        if (w->tick % LOOK_AROUND == 0 && !gqueue_len(&w->fresh)) steal(w);
+        if (w->tick % LOOK_AROUND == 0 && (!gqueue_len(&w->fresh) || relaxed_load(&sched.locked))) steal(w);
+        return g;
+    }
+    if (!g_may_start(w)) {
+        do go_to_sleep(w);
+        while (!(g = look(w)));
         return g;
     }
     atomic_fetch_add(&sched.searching, 1);
@@ -415,11 +433,56 @@ static G *find(worker *w) {
 }
 
 /* --- descriptors ----------------------------------------------------------------------------------------------- */
-void sched_fd_closing(int fd) {
+static void tell_tables(int fd, void (*what)(worker *, int)) {
     for (int i = 0; i < n_workers(); i++) {
         worker *w = live_worker(i);
-        if (w && fds_in_use(w->fds)) fds_closing(w, fd);
+        if (w && fds_in_use(w->fds)) what(w, fd);
     }
+}
+
+void sched_fd_closing(int fd) { tell_tables(fd, fds_closing); }
+void sched_fd_closed(int fd) { tell_tables(fd, fds_closed); }
+
+/* --- threads for one goroutine ---------------------------------------------------------------------------------------------- */
+static bool somebody_starts(void) {
+    for (int i = 0; i < n_workers(); i++) {
+        worker *w = sched.all[i];
+        if (w && relaxed_load(&w->stop) != 2 && g_may_start(w)) return true;
+    }
+    return false;
+}
+
+static void unlock_thread(G *g) {
+    g->locks = 0;
+    if (!g->worker) return;
+    if (atomic_fetch_sub(&g->worker->locked, 1) == 1) atomic_fetch_sub(&sched.locked, 1);
+}
+
+int sched_lock_thread(void) {
+    G *g = g_self();
+    if (!g) return -1;
+    worker *w = g->worker;
+    if (g->locks == UINT16_MAX) {
+        PyErr_SetString(PyExc_RuntimeError, "lock_os_thread() 65,536 times without unlock_os_thread()");
+        return -1;
+    }
+    if (g->locks || !w) { g->locks++; return 0; }
+    if (!keeper()) return -1;
+    g->locks = 1;
+    lock_acquire(&sched.lock);
+    if (atomic_fetch_add(&w->locked, 1) == 0) atomic_fetch_add(&sched.locked, 1);
+    bool others = somebody_starts();
+    lock_release(&sched.lock);
+    if (!others && !worker_start()) { unlock_thread(g); return -1; }
+    if (gqueue_len(&w->fresh)) spawned(w);
+    return 0;
+}
+
+void sched_unlock_thread(void) {
+    G *g = g_self_quick();
+    if (!g || !g->locks) return;
+    if (g->locks > 1) g->locks--;
+    else unlock_thread(g);
 }
 
 /* --- looking ------------------------------------------------------------------------------------------------------------------- */
@@ -530,17 +593,29 @@ static void thread_ended(PyObject *capsule) {
     Py_DECREF(g);
 }
 
-void sched_call(int n) { atomic_fetch_add(&sched.calls, n); }
 void sched_outside(int n) { atomic_fetch_add(&sched.outside, n); }
 
-void sched_thread_rests(bool rests) {
-    G *g = g_thread;
-    if (!g || g->rests == rests) return;
-    g->rests = rests;
-    atomic_fetch_add(&sched.threads, rests ? -1 : 1);
-    atomic_fetch_add(&sched.resting, rests ? 1 : -1);
+uint32_t sched_call_begin(void) {
+    atomic_fetch_add(&sched.calls, 1);
+    return atomic_load(&sched.epoch);
+}
+
+void sched_call_over(uint32_t epoch) {
+    if (epoch == atomic_load(&sched.epoch)) atomic_fetch_sub(&sched.calls, 1);
+}
+
+void sched_look_for_deadlock(void) {
     worker *k = atomic_load(&sched.keeper);
-    if (rests && k) worker_ring(k);              /* it may have been the last that could wake somebody */
+    if (k) worker_ring(k);
+}
+
+void sched_thread_rests(void) {
+    G *g = g_thread;
+    if (!g || g->rests) return;
+    g->rests = true;
+    atomic_fetch_sub(&sched.threads, 1);
+    atomic_fetch_add(&sched.resting, 1);
+    sched_look_for_deadlock();
 }
 
 static PyObject *thread_key;             /* "gofer.thread" */
@@ -575,5 +650,7 @@ int sched_init(void) {
     g_hooks.keeper = keeper;
     g_hooks.start_quietly = start_quietly;
     g_hooks.armed = keeper_armed;
+    g_hooks.unlock = unlock_thread;
+    fds_changed = sched_fd_closed;
     return 0;
 }

@@ -14,6 +14,13 @@ int sched_procs(int n);
 /* The cores this process may use. */
 int sched_cores(void);
 
+/* --- threads for one goroutine -------------------------------------------------------------------------- */
+/* The calling goroutine locks its thread: what has not started starts on others, until it has unlocked it as often
+   or ends.  -1 with an exception when there is no thread for the others. */
+int sched_lock_thread(void);
+/* Nothing when it has not locked it. */
+void sched_unlock_thread(void);
+
 /* --- run() ------------------------------------------------------------------------------------------ */
 /* Begins a run inside the one in progress, whose serial goes to *outer; -1 with RuntimeError when the
    caller is not goroutine 1. */
@@ -29,15 +36,21 @@ void sched_exit(void);
 void sched_after_fork(void);
 
 /* --- descriptors ---------------------------------------------------------------------------------------- */
-/* fd is about to be closed: whoever waits for it, on any worker, goes on. */
+/* Who closes a descriptor says so before and after: whoever waits for it, on any worker, goes on.  In between
+   somebody may have begun to wait. */
 void sched_fd_closing(int fd);
+void sched_fd_closed(int fd);
 
 /* --- threads --------------------------------------------------------------------------------------------- */
-/* The calling thread, which runs no goroutines, has nothing to do until it is given something, or has again:
-   one that rests does not stand against a deadlock. */
-void sched_thread_rests(bool rests);
-/* So many more (or fewer) goroutines wait for what a thread is going to bring: no deadlock meanwhile. */
-void sched_call(int n);
+/* The calling thread, which runs no goroutines, does only what it is given: by itself it does not stand against
+   a deadlock. */
+void sched_thread_rests(void);
+/* A call is under way on some thread, which may wake somebody: no deadlock until it is over.  Returns what
+   sched_call_over is to be told. */
+uint32_t sched_call_begin(void);
+void sched_call_over(uint32_t epoch);
+/* Something that stood against a deadlock is over and has woken nobody. */
+void sched_look_for_deadlock(void);
 /* So many more (or fewer) goroutines wait for what any thread may do that has never heard of us: no deadlock
    while there is one. */
 void sched_outside(int n);

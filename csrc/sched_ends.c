@@ -68,7 +68,8 @@ void sched_end_run(uint32_t outer) {
         if (k.left < before) give_up = clock_ns() + UNWIND_NS;
         else if (clock_ns() > give_up) break;            /* blocked in a call that does not return */
         before = k.left;
-        if (w->next || w->ready.n || gqueue_len(&w->fresh) || relaxed_load(&w->inbox)) g_step_aside(g);
+        bool fresh = gqueue_len(&w->fresh) && g_may_start(w);
+        if (w->next || w->ready.n || fresh || relaxed_load(&w->inbox)) g_step_aside(g);
         else {
             Py_BEGIN_ALLOW_THREADS
             usleep(100);
@@ -87,6 +88,16 @@ static bool workers_left(void) {
     return false;
 }
 
+/* Its thread exists, or soon will, and has not come far enough to end when it is told to. */
+static bool is_starting(worker *w) { return w && !atomic_load(&w->live) && relaxed_load(&w->stop) != 2; }
+
+/* What takes the interpreter down would free the thread state that such a thread is just making. */
+static bool somebody_starts(void) {
+    for (int i = 1; i < n_workers(); i++)
+        if (is_starting(sched.all[i])) return true;
+    return is_starting(atomic_load(&sched.keeper));
+}
+
 static void tell_to_end(worker *w) {
     uint8_t running = 0;
     if (w && atomic_compare_exchange_strong(&w->stop, &running, 1)) worker_ring(w);
@@ -97,10 +108,14 @@ void sched_exit(void) {
     if (g) word_set_bits(&g->pending, P_EXIT);
     if (rt.main && ps_is_main_thread()) word_set_bits(&rt.main->pending, P_EXIT);   /* else it just stops */
     atomic_store(&sched.procs, 1);
+    lock_acquire(&sched.lock);
+    sched.exiting = true;
+    lock_release(&sched.lock);
     for (int i = 1; i < n_workers(); i++)
         if (sched.all[i] != g_worker) tell_to_end(sched.all[i]);
     tell_to_end(atomic_load(&sched.keeper));
-    for (int64_t until = clock_ns() + UNWIND_NS / 5; workers_left() && clock_ns() < until; ) {
+    int64_t until = clock_ns() + UNWIND_NS / 5;
+    while (somebody_starts() || (workers_left() && clock_ns() < until)) {
         Py_BEGIN_ALLOW_THREADS
         usleep(100);
         Py_END_ALLOW_THREADS
@@ -149,6 +164,8 @@ static void keep_worker(worker *w) {
         Py_FatalError("gofer: no poller for the child of a fork");
     relaxed_store(&w->sleeping, 0);
     relaxed_store(&w->stop, 0);
+    relaxed_store(&w->locked, 0);
+    w->cur->locks = 0;
     w->index = 0;
     w->idler = NULL;
     relaxed_store(&w->alive, 1);
@@ -165,6 +182,7 @@ void sched_after_fork(void) {
     worker *me = g_worker;
     ps_after_fork();
     lock_reset(&sched.lock);
+    sched.exiting = false;
     lock_reset(&rt.lock);
     if (me) g_hooks.after_fork(me->cur);
     for (int i = 0; i < n_workers(); i++) {
@@ -185,6 +203,8 @@ void sched_after_fork(void) {
     atomic_store(&sched.calls, 0);
     atomic_store(&sched.outside, 0);
     atomic_store(&sched.resting, 0);
+    atomic_fetch_add(&sched.epoch, 1);
+    atomic_store(&sched.locked, 0);
     rt.main = NULL;
     if (g_thread) { lose(g_thread); g_thread = NULL; }
     if (me) keep_worker(me);

@@ -12,7 +12,10 @@
 
 static const int64_t STUCK_NS = 10000000;      /* a worker that has not switched for so long */
 
-static bool is_waiting_for_a_worker(worker *w) { return gqueue_len(&w->fresh) && !atomic_load(&w->sleeping); }
+/* One that is locked waits for another worker, also in its sleep. */
+static bool is_waiting_for_a_worker(worker *w) {
+    return gqueue_len(&w->fresh) && (!atomic_load(&w->sleeping) || !g_may_start(w));
+}
 
 static bool anybody_waits(void) {
     if (gqueue_len(&sched.shared)) return true;
@@ -25,21 +28,26 @@ static bool anybody_waits(void) {
 
 /* Compares with the last look; true when somebody's goroutines are to be taken over. */
 static bool look_for_stuck(void) {
-    bool found = false, all = true;
+    bool found = false, all = true, left = gqueue_len(&sched.shared);
     lock_acquire(&sched.lock);                   /* so that no thread ends meanwhile */
     for (int i = 0; i < n_workers(); i++) {
         worker *w = live_worker(i);
         if (!w) continue;
         uint32_t tick = relaxed_load(&w->tick);
-        bool stuck = !atomic_load(&w->sleeping) && tick == w->watched && ps_is_blocked(w->ts);
+        uint8_t sleeping = atomic_load(&w->sleeping);
+        bool stuck = !sleeping && tick == w->watched && ps_is_blocked(w->ts);
         w->watched = tick;
-        all = all && stuck;
+        if (!g_may_start(w)) {
+            left = left || gqueue_len(&w->fresh);
+            continue;
+        }
+        all = all && (stuck || sleeping == 1);   /* asleep beyond gomaxprocs, and not rung for this */
         if (!stuck || !is_waiting_for_a_worker(w)) continue;
         relaxed_store(&w->stuck_at, tick);
         found = true;
     }
     lock_release(&sched.lock);
-    return found || (all && gqueue_len(&sched.shared));
+    return found || (all && left && !atomic_load(&sched.searching));
 }
 
 /* When the first timer of a worker will be overdue. */
@@ -80,6 +88,16 @@ static bool watch(worker *k, bool busy, int64_t until) {
     }
 }
 
+/* One that starts, searches or was rung will see to it, once the system lets it: another would not be quicker. */
+static bool somebody_comes(void) {
+    if (atomic_load(&sched.searching)) return true;
+    for (int i = 0; i < n_workers(); i++) {
+        worker *w = live_worker(i);
+        if (w && atomic_load(&w->sleeping) == 2) return true;
+    }
+    return false;
+}
+
 static void keep(worker *k) {
     bool lingers = false;                        /* woken by a spawn: the next one need not ring again */
     while (!relaxed_load(&k->stop)) {
@@ -99,7 +117,7 @@ static void keep(worker *k) {
         bool stuck = watch(k, busy, until);
         PyEval_RestoreThread(k->ts);
         lingers = !busy && !atomic_exchange(&sched.keeper_rests, 0);
-        if (stuck && !wake_one(MAX_WORKERS) && !worker_start()) PyErr_Clear();
+        if (stuck && !somebody_comes() && !wake_one(MAX_WORKERS) && !worker_start()) PyErr_Clear();
     }
 }
 
@@ -111,6 +129,7 @@ static void keeper_main(void *arg) {
     PyGILState_STATE held = PyGILState_Ensure();
     g_worker = k;
     k->ts = PyThreadState_Get();
+    atomic_store(&k->live, 1);
     keep(k);
     g_worker = NULL;
     atomic_store(&k->stop, 2);
@@ -121,14 +140,16 @@ worker *keeper(void) {
     worker *k = atomic_load(&sched.keeper), *none = NULL;
     if (k) return k;
     if (!(k = worker_new())) return NULL;
-    if (!atomic_compare_exchange_strong(&sched.keeper, &none, k)) {
+    lock_acquire(&sched.lock);
+    bool ours = !sched.exiting && atomic_compare_exchange_strong(&sched.keeper, &none, k);
+    lock_release(&sched.lock);
+    if (!ours) {
         worker_free(k);
-        return none;
+        return none ? none : no_thread();
     }
     if (PyThread_start_new_thread(keeper_main, k) != PYTHREAD_INVALID_THREAD_ID) return k;
     atomic_store(&sched.keeper, NULL);
-    PyErr_SetString(PyExc_RuntimeError, "gofer can not start another thread: the system has no more of them");
-    return NULL;
+    return no_thread();
 }
 
 void keeper_wake(void) {

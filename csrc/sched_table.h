@@ -16,13 +16,16 @@ extern struct sched_table {
     _Atomic(worker *) all[MAX_WORKERS];
     _Atomic(int) n;                /* places in use, counting the main thread's */
     _Atomic(int) procs;
+    _Atomic(int) locked;           /* workers whose thread is locked: for each, one more may start goroutines */
     _Atomic(int) idle, searching;
     _Atomic(uint32_t) fallen_asleep;   /* how often anybody did */
     _Atomic(int) threads;          /* foreign threads that have used the library, live and do not rest */
-    _Atomic(int) calls;            /* goroutines that wait for what a thread will bring */
+    _Atomic(int) calls;            /* under way on threads */
+    _Atomic(uint32_t) epoch;       /* of calls: a fork begins the next */
     _Atomic(int) outside;          /* goroutines that any thread at all may wake */
     _Atomic(int) resting;          /* threads that wait to be given something */
     lock_t lock;                   /* guards the table, the shared queue and the deadlock check */
+    _Atomic(bool) exiting;         /* under the lock: no more threads are started */
     gqueue shared;                 /* unstarted, from foreign threads */
     _Atomic(worker *) keeper;      /* NULL until it is needed */
     _Atomic(int) keeper_rests;     /* nobody waits for a worker: the next spawn is to ring */
@@ -30,6 +33,9 @@ extern struct sched_table {
 } sched;
 
 static inline int n_workers(void) { return atomic_load(&sched.n); }
+
+/* So many may start goroutines, counting those that are locked. */
+static inline int n_starters(void) { return relaxed_load(&sched.procs) + relaxed_load(&sched.locked); }
 
 /* Those that exist and have their thread. */
 static inline worker *live_worker(int i) {
@@ -49,9 +55,11 @@ worker *worker_new(void);
 void worker_free(worker *w);
 /* One more thread; NULL with an exception.  Counts as searching until it has started. */
 worker *worker_start(void);
+/* NULL, with the exception for why there is none. */
+void *no_thread(void);
 int worker_make_idler(worker *w);
 void worker_ring(worker *w);
-/* Rings one of the first `among` that sleeps and would take unstarted goroutines; false when all are awake. */
+/* Rings one of the first `among` that sleeps and would take unstarted goroutines; false when there is none. */
 bool wake_one(int among);
 
 enum verdict { BUSY, PERHAPS, DEADLOCK };

@@ -15,6 +15,8 @@
    - A scope is linked into its parent, which owns it, as long as anybody is in it or below it.
    - g->scope owns its scope.  It changes only by its goroutine, or by who makes or frees that.
    - A task of the scope's own counts in `tasks` until it is a member no more.
+   - g->shielded says of its innermost scope what shields_task does, and Task.cancel leaves one alone that is.
+     Who leaves a shield changes it and then looks at g->cancelled; who cancels does it the other way round.
    - `owner` is set exactly while its goroutine is in the with block.  At its end a goroutine leaves all. */
 #include "scope.h"
 
@@ -24,7 +26,7 @@ static bool owns(G *g, scope *s) { return relaxed_load(&s->owner) == g; }
 static bool truth(G *g) {
     scope *s = g->scope;
     if (s && atomic_load(&s->cancelled)) return true;
-    return atomic_load(&g->cancelled) && !(s && owns(g, s) && s->shields_task);
+    return atomic_load(&g->cancelled) && !relaxed_load(&g->shielded);
 }
 
 /* Whether g, the caller, is cancelled; puts its hint right. */
@@ -155,6 +157,7 @@ int scope_enter(scope *s) {
     }
     if (atomic_load(&s->asked)) atomic_store(&s->cancelled, 1);      /* before it was entered */
     move(g, s);
+    atomic_store(&g->shielded, s->shields_task);
     if (relaxed_load(&g->pending) & P_CANCEL) is_cancelled(g);
     return arm(s, g) == 0 ? 0 : (scope_leave(s, NULL), -1);
 }
@@ -168,6 +171,7 @@ static void step_out(G *g) {
     relaxed_store(&s->state, SCOPE_LEFT);
     if (UNLIKELY(s->bubble && s == &s->bubble->scope)) bubble_abandon(s->bubble, g);
     move(g, parent);
+    atomic_store(&g->shielded, parent && owns(g, parent) && parent->shields_task);
     Py_XDECREF(parent);
 }
 
@@ -328,6 +332,7 @@ void scope_dealloc(scope *s) {
 
 /* In the child of a fork nobody holds the locks of what g is in. */
 static void after_fork(G *g) {
+    if (g->bubble) bubble_after_fork(g->scope->bubble, g, g == g_self_quick());
     for (scope *s = g->scope; s; s = s->parent) {
         lock_reset(&s->lock);
         lock_reset(&s->tasks.lock);

@@ -62,25 +62,29 @@ typedef struct bubble {
     _Atomic(int) busy;           /* goroutines of it that are not durably blocked */
     _Atomic(int) members;
     word_t advancing;            /* somebody moves the clock, or wakes who waits for the others */
-    int idle_steps;              /* of that one: nobody woke from so many in a row */
     timers *clock;
-    G *root;                     /* who entered it */
-    lock_t lock;
+    G *root;                     /* who entered it, and has not left */
+    lock_t lock;                 /* guards root, panic and the queues */
     waitq waiters;               /* bubble_wait: for the others to block */
     waitq joiner;                /* bubble_join: for the others to end */
     PyObject *panic;             /* called in place of a panic of its goroutines, or NULL */
+    _Atomic(bool) ending;        /* the root waits for the others to end */
 } bubble;
 
 /* 0, or -1 with an exception: RuntimeError inside another one. */
-int bubble_enter(bubble *b);
-/* Waits until the other goroutines have ended; 0, or -1 with an exception. */
+int bubble_enter(bubble *b, PyObject *panic_hook);
+/* What is to be called for a panic in it; NULL when it is over. */
+PyObject *bubble_panic_hook(bubble *b);
+/* By its root: waits until the other goroutines have ended; 0, or -1 with an exception. */
 int bubble_join(bubble *b);
 /* After that; as scope_leave. */
 int bubble_leave(bubble *b, PyObject *error);
 /* Its root is in it no more. */
 void bubble_abandon(bubble *b, G *g);
+/* In the child of a fork, for each of its goroutines, the survivor first. */
+void bubble_after_fork(bubble *b, G *g, bool survives);
 /* Waits until the others are durably blocked; 0, or -1 with an exception. */
-int bubble_wait(bubble *b);
+int bubble_wait(void);
 void bubble_dealloc(bubble *b);
 /* A goroutine that has not started is in it; one that was, has ended. */
 void bubble_joined(bubble *b, G *g);

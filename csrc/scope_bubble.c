@@ -3,8 +3,9 @@
    A bubble is a scope whose goroutines live by a clock of its own.  The clock stands still while any of them
    runs or could run.  When the last one is durably blocked (waits for something that only the bubble itself
    can bring about: what was made inside it, its timers), the one that blocked moves on what comes next:
-   whoever waits for just that (bubble_wait), else the clock, to the next timer; and when there is none, the
-   bubble's root is told that it is a deadlock.
+   whoever waits for just that (bubble_wait), else the clock, to the next timer; and when there is none, or the
+   block has ended, where the clock stops as in Go, the bubble's root is told that it is a deadlock.  If it
+   cancels the others then, the clock goes on for what they do on their way out.
 
    What must stay true:
    - `busy` counts its goroutines that are not durably blocked.  Whoever starts or readies one adds it before
@@ -28,7 +29,12 @@ static void blocked(G *g) {
     if (g->durable) not_busy(bubble_of(g));
 }
 
-static void woken(G *g) { atomic_fetch_add(&bubble_of(g)->busy, 1); }
+static void busier(bubble *b) {
+    atomic_fetch_add(&b->clock->era, 1);
+    atomic_fetch_add(&b->busy, 1);
+}
+
+static void woken(G *g) { busier(bubble_of(g)); }
 
 static void resumed(G *g) {
     if (!g->durable) atomic_fetch_sub(&bubble_of(g)->busy, 1);
@@ -38,14 +44,15 @@ static void resumed(G *g) {
 void bubble_joined(bubble *b, G *g) {
     g->bubble = b->id;
     atomic_fetch_add(&b->members, 1);
-    atomic_fetch_add(&b->busy, 1);
+    busier(b);
 }
 
-static void wake_first(bubble *b, waitq *q) {
+static bool wake_first(bubble *b, waitq *q) {
     lock_acquire(&b->lock);
     waiter *x = waitq_claim(q);
     lock_release(&b->lock);
     if (x) g_ready(x->g);
+    return x != NULL;
 }
 
 void bubble_left(bubble *b, G *g) {
@@ -55,36 +62,37 @@ void bubble_left(bubble *b, G *g) {
 }
 
 /* --- when all are durably blocked ------------------------------------------------------------------------ */
-/* Ticks that nobody takes move the clock and nothing else. */
-static bool only_ticks(timers *h) {
-    bool only = true;
+/* When the next timer is due that has something to say: a ticker that has ticked since anybody last ran has
+   not, for the next tick would be dropped. */
+static int64_t next_moment(timers *h) {
+    int64_t first = NEVER;
     lock_acquire(&h->lock);
-    for (size_t i = 0; i < h->n; i++) only = only && h->heap[i].t->period;
+    for (size_t i = 0; i < h->n; i++) {
+        timer *t = h->heap[i].t;
+        bool said = t->period && t->era == relaxed_load(&h->era);
+        if (!said && t->when < first) first = t->when;
+    }
     lock_release(&h->lock);
-    return only;
+    return first;
 }
 
-enum { IDLE_STEPS = 1000 };
+static bool wake_root(bubble *b, enum wake why) {
+    lock_acquire(&b->lock);
+    G *root = b->root && g_claim(b->root, why) ? b->root : NULL;
+    lock_release(&b->lock);
+    if (root) g_ready(root);
+    return root != NULL;
+}
 
 /* false: nothing can ever happen again, and nobody could be told. */
 static bool step(bubble *b) {
-    lock_acquire(&b->lock);
-    waiter *x = waitq_claim(&b->waiters);
-    lock_release(&b->lock);
-    if (x) {
-        g_ready(x->g);
-        return true;
-    }
+    if (wake_first(b, &b->waiters)) return true;
+    bool over = atomic_load(&b->ending) && !atomic_load(&b->scope.cancelled);
     timers *h = b->clock;
-    int64_t first = relaxed_load(&h->first);
-    if (first != NEVER && (b->idle_steps < IDLE_STEPS || !only_ticks(h))) {
-        if (first > h->now) h->now = first;
-        timers_run(h, h->now);
-        b->idle_steps = atomic_load(&b->busy) ? 0 : b->idle_steps + 1;
-        return true;
-    }
-    if (!b->root || !g_claim(b->root, W_DEADLOCK)) return false;
-    g_ready(b->root);
+    int64_t next = over ? NEVER : next_moment(h);
+    if (next == NEVER) return wake_root(b, over ? W_OVER : W_ASLEEP);
+    if (next > relaxed_load(&h->now)) relaxed_store(&h->now, next);
+    timers_run(h, relaxed_load(&h->now));
     return true;
 }
 
@@ -110,7 +118,7 @@ static timers *clock_take(bubble *b) {
     mem_free(spare);
     if (!h) { PyErr_NoMemory(); return NULL; }
     h->bubble = b;
-    h->now = (clock_ns() / 1000000000 + 1) * 1000000000;     /* whole seconds: their sums are exact floats */
+    relaxed_store(&h->now, (clock_ns() / 1000000000 + 1) * 1000000000);  /* whole: sums are exact floats */
     return h;
 }
 
@@ -125,7 +133,7 @@ static void clock_give_back(timers *h) {
     lock_release(&spare_lock);
 }
 
-int bubble_enter(bubble *b) {
+int bubble_enter(bubble *b, PyObject *panic_hook) {
     static _Atomic(uint32_t) ids;
     G *g = g_self();
     if (!g) return -1;
@@ -134,17 +142,28 @@ int bubble_enter(bubble *b) {
                                             "bubble that is there");
         return -1;
     }
-    if (relaxed_load(&b->scope.state) == SCOPE_NEW) {
-        if (!(b->clock = clock_take(b))) return -1;
-        b->scope.bubble = b;
-        b->id = atomic_fetch_add(&ids, 1) + 1;
-        b->root = g;
-        waitq_init(&b->waiters);
-        waitq_init(&b->joiner);
+    timers *clock = clock_take(b);
+    if (!clock) return -1;
+    if (scope_enter(&b->scope) < 0) {
+        clock_give_back(clock);
+        return -1;
     }
-    if (scope_enter(&b->scope) < 0) return -1;
+    b->scope.bubble = b;
+    b->clock = clock;
+    b->id = atomic_fetch_add(&ids, 1) + 1;
+    b->panic = Py_NewRef(panic_hook);
+    waitq_init(&b->waiters);
+    waitq_init(&b->joiner);
+    b->root = g;
     bubble_joined(b, g);
     return 0;
+}
+
+PyObject *bubble_panic_hook(bubble *b) {
+    lock_acquire(&b->lock);
+    PyObject *hook = Py_XNewRef(b->panic);
+    lock_release(&b->lock);
+    return hook;
 }
 
 static int wait_in(bubble *b, G *g, waitq *q, bool for_end) {
@@ -168,33 +187,60 @@ static int wait_in(bubble *b, G *g, waitq *q, bool for_end) {
     }
 }
 
-static int refuse_outside(bubble *b, const char *what) {
+int bubble_wait(void) {
     G *g = g_self();
-    if (g && g->bubble && bubble_of(g) == b) return 0;
-    if (g) PyErr_Format(PyExc_RuntimeError, "%s outside of the bubble: only a goroutine inside can do that", what);
+    if (!g) return -1;
+    if (g->bubble) return wait_in(bubble_of(g), g, &bubble_of(g)->waiters, false);
+    PyErr_SetString(PyExc_RuntimeError, "wait() outside of a bubble: it waits for the other goroutines of one; use it "
+                                        "inside `with bubble():`");
     return -1;
 }
 
-int bubble_wait(bubble *b) {
-    return refuse_outside(b, "wait()") < 0 ? -1 : wait_in(b, g_self(), &b->waiters, false);
-}
-
 int bubble_join(bubble *b) {
-    return refuse_outside(b, "join()") < 0 ? -1 : wait_in(b, g_self(), &b->joiner, true);
+    G *g = g_self();
+    if (!g) return -1;
+    atomic_store(&b->ending, true);
+    int result = wait_in(b, g, &b->joiner, true);
+    atomic_store(&b->ending, false);
+    return result;
 }
 
 void bubble_abandon(bubble *b, G *g) {
+    lock_acquire(&b->lock);
     b->root = NULL;
+    lock_release(&b->lock);
+    if (!g->bubble) return;
     g->bubble = 0;
-    atomic_fetch_sub(&b->members, 1);
-    not_busy(b);
+    bool alone = atomic_fetch_sub(&b->members, 1) == 1;
+    if (alone) atomic_fetch_sub(&b->busy, 1);           /* the clock stands for ever */
+    else not_busy(b);
+}
+
+void bubble_after_fork(bubble *b, G *g, bool survives) {
+    lock_reset(&spare_lock);
+    lock_reset(&b->lock);
+    lock_reset(&b->clock->lock);
+    relaxed_store(&b->advancing, 0);
+    if (!survives) {
+        g->bubble = 0;                       /* it is not to be taken off again at its end */
+        return;
+    }
+    if (b->root != g) b->root = NULL;
+    relaxed_store(&b->members, 1);
+    relaxed_store(&b->busy, 1);
+    waitq_init(&b->waiters);
+    waitq_init(&b->joiner);
 }
 
 int bubble_leave(bubble *b, PyObject *error) {
     int result = scope_leave(&b->scope, error);
     if (relaxed_load(&b->scope.state) == SCOPE_LEFT) {
         timers_drop(b->clock);
-        Py_CLEAR(b->panic);
+        lock_acquire(&b->lock);
+        PyObject *hook = b->panic;
+        b->panic = NULL;
+        lock_release(&b->lock);
+        Py_XDECREF(hook);
     }
     return result;
 }

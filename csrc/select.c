@@ -66,10 +66,33 @@ static void enqueue(select_case *cases, Py_ssize_t n, G *g) {
     }
 }
 
-static bool all_of_bubble(select_case *cases, Py_ssize_t n, uint32_t bubble) {
+static bool is_durable(select_case *cases, Py_ssize_t n, const G *g) {
     for (Py_ssize_t i = 0; i < n; i++)
-        if (cases[i].kind != CASE_NONE && cases[i].c->bubble != bubble) return false;
+        if (cases[i].kind != CASE_NONE && !g_is_of(g, cases[i].c->bubble)) return false;
     return true;
+}
+
+/* --- while schedules are explored: who may be chosen is part of the schedule ------------------------------ */
+static bool anybody_in(const waitq *q) {
+    for (node *x = q->ring.next; x != &q->ring; x = x->next)
+        if (relaxed_load(&((waiter *)x)->g->wait) == W_WAITING) return true;
+    return false;
+}
+
+static bool is_ready(const select_case *k) {
+    chan *c = k->c;
+    if (k->kind == CASE_SEND) return c->closed || c->len < c->cap || anybody_in(&c->receivers);
+    return k->kind != CASE_NONE && (c->closed || c->len || anybody_in(&c->senders));
+}
+
+/* The case to be carried out; -1: there is no choice. */
+static NOINLINE Py_ssize_t explored(select_case *cases, Py_ssize_t n) {
+    uint32_t ready = 0;
+    for (Py_ssize_t i = 0; i < n; i++) ready += is_ready(&cases[i]);
+    if (ready < 2) return -1;
+    uint32_t k = g_hooks.chooses(ready);
+    for (Py_ssize_t i = 0;; i++)
+        if (is_ready(&cases[i]) && k-- == 0) return i;
 }
 
 static void dequeue(select_case *cases, Py_ssize_t n) {
@@ -96,6 +119,10 @@ static Py_ssize_t select_locked(select_case *cases, Py_ssize_t n, bool wait, PyO
         *closed = false;
         lock_all(order, m);
         Py_ssize_t found = -1;
+        if (UNLIKELY(relaxed_load(&g_exploring)) && g_worker && g_worker->choose) {
+            found = explored(cases, n);
+            if (found >= 0) try_case(&cases[found], value, closed, &wake);
+        }
         for (Py_ssize_t i = 0; i < n && found < 0; i++) {
             /* a random permutation: with a rotation, the case after a run of unready ones would win
                more often than the others */
@@ -118,7 +145,7 @@ static Py_ssize_t select_locked(select_case *cases, Py_ssize_t n, bool wait, PyO
         g_wait_publish(g);
         enqueue(cases, n, g);
         unlock_all(order, m);
-        g->durable = all_of_bubble(cases, n, g->bubble);
+        g->durable = is_durable(cases, n, g);
         enum wake why = g_park(g, n ? WHY_SELECT : WHY_SELECT_EMPTY, NULL);
         lock_all(order, m);
         dequeue(cases, n);

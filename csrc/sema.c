@@ -72,7 +72,7 @@ int sema_acquire(semaphore *s, Py_ssize_t n, PyObject *self) {
         g->w.n = n;
         waitq_push(&s->waiters, &g->w);
         lock_release(&s->lock);
-        g->durable = s->bubble == g->bubble;
+        g->durable = g_is_of(g, s->bubble);
         enum wake why = g_park(g, WHY_SEMAPHORE, self);
         if (LIKELY(why == W_READY)) { g_settle(g); return 0; }
         waitq woken;
@@ -155,7 +155,7 @@ static NOINLINE int mutex_lock_slow(mutex *m, G *g, PyObject *self) {
         if (woken) waitq_push_front(&m->waiters, &g->w);
         else waitq_push(&m->waiters, &g->w);
         lock_release(&m->lock);
-        g->durable = m->bubble == g->bubble;
+        g->durable = g_is_of(g, m->bubble);
         enum wake why = g_park(g, WHY_MUTEX, self);
         if (why == W_READY) {
             handed = g->w.ok;
@@ -252,7 +252,7 @@ int waitgroup_wait(waitgroup *wg, PyObject *self) {
             return 0;
         }
         lock_release(&wg->lock);
-        g->durable = wg->bubble == g->bubble;
+        g->durable = g_is_of(g, wg->bubble);
         enum wake why = g_park(g, WHY_WAITGROUP, self);
         if (LIKELY(why == W_READY)) { g_settle(g); return 0; }
         lock_acquire(&wg->lock);
@@ -280,8 +280,8 @@ int sema_join(G *target) {
             return 0;
         }
         waitq_push(&target->joiners, &g->w);
+        g->durable = g_is_of(g, target->bubble);         /* in the lock: it forgets that at its end */
         lock_release(&target->lock);
-        g->durable = target->bubble == g->bubble;
         enum wake why = g_park(g, WHY_JOIN, (PyObject *)target);
         if (LIKELY(why == W_READY)) { g_settle(g); return 0; }
         lock_acquire(&target->lock);

@@ -72,13 +72,17 @@ static bool put_in(timers *h, timer *t) {
         h->room = room;
     }
     t->heap = h;
+    t->era = relaxed_load(&h->era) - 1;
     sift_up(h, h->n++, t->when, t);
     note_first(h);
     return true;
 }
 
 timers *timers_of(G *g) {
-    if (UNLIKELY(g->bubble)) return g_hooks.bubble_timers(g);
+    return UNLIKELY(g->bubble) ? g_hooks.bubble_timers(g) : timers_outside(g);
+}
+
+timers *timers_outside(G *g) {
     worker *w = g->worker ? g->worker : g_hooks.keeper();
     return w ? w->timers : NULL;
 }
@@ -125,12 +129,23 @@ void timers_move(timers *from, timers *to) {
     note_first(from);
 }
 
+/* The keeper may have fired earlier ones: what it woke is to run before what we wake now.  Under the lock. */
+static bool line_up(worker *w) {
+    if (!w || w != g_worker || !relaxed_load(&w->inbox)) return false;
+    g_drain(w);
+    if (w->next) return false;
+    w->next = w->cur;                    /* so that nobody is put there */
+    return true;
+}
+
 int timers_run(timers *h, int64_t now) {
     int fired = 0;
     if (relaxed_load(&h->first) > now) return 0;
     lock_acquire(&h->lock);
+    bool lined_up = line_up(h->owner);
     while (h->n && h->heap[0].when <= now) {
         timer *t = h->heap[0].t;
+        t->era = relaxed_load(&h->era);
         if (t->period > 0) {             /* as Go: the next tick that lies ahead, on the same grid */
             t->when += t->period * (1 + (now - t->when) / t->period);
             sift_down(h, 0, t->when, t);
@@ -139,6 +154,7 @@ int timers_run(timers *h, int64_t now) {
         t->fire(t, now);
         fired++;
     }
+    if (lined_up) h->owner->next = NULL;
     lock_release(&h->lock);
     return fired;
 }

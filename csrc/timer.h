@@ -21,6 +21,7 @@ struct timer {
     void (*fire)(timer *, int64_t now);    /* now DROPPED, without the lock: it will never fire */
     struct timers *heap;          /* where it is, or was last */
     size_t slot;                  /* index in the heap + 1; 0 when not armed */
+    uint32_t era;                 /* of the heap, when it last fired */
 };
 
 typedef struct timers {
@@ -30,7 +31,8 @@ typedef struct timers {
     _Atomic(int64_t) first;       /* when of the earliest; NEVER when there is none */
     worker *owner;                /* who runs it */
     struct bubble *bubble;        /* or whose it is */
-    int64_t now;                  /* the bubble's clock */
+    _Atomic(int64_t) now;         /* the bubble's clock */
+    _Atomic(uint32_t) era;        /* changes whenever a goroutine of the bubble can run again */
 } timers;
 
 #define DROPPED INT64_MIN
@@ -41,7 +43,9 @@ void timers_free(timers *h);
 /* The timers that g lives by: its bubble's, its worker's, or the keeper's for a foreign thread; NULL with an
    exception. */
 timers *timers_of(G *g);
-static inline int64_t timers_clock(const timers *h) { return h->bubble ? h->now : clock_ns(); }
+/* The same, as if it were in no bubble. */
+timers *timers_outside(G *g);
+static inline int64_t timers_clock(const timers *h) { return h->bubble ? relaxed_load(&h->now) : clock_ns(); }
 
 /* Arms t, to fire at t->when.  false: no memory. */
 bool timer_start(timer *t, timers *h);

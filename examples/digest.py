@@ -1,11 +1,9 @@
-"""SHA-256 of every file below a folder: the bounded pipeline of Go's "Pipelines and cancellation".
+"""SHA-256 of each file below a folder: bounded parallelism as in Go's "Pipelines and cancellation".
 
-    walk --paths--> digest (N of them) --results--> collect
-
-`walk` sends the name of every file, N digesters take names and send results, and the main goroutine
-collects them; a ticker tells it when to show progress. Memory stays bounded: whoever is ahead waits
-in `send`. All of it is one `Group`: when something goes wrong anywhere, or Ctrl-C is pressed,
-everything stops before the `with` ends.
+`map` takes the names of files one after the other, and has N goroutines digest them; memory stays
+bounded, since it takes a name only when one of the N is free. Another goroutine shows progress.
+Both belong to a `Group`: when something goes wrong anywhere, or Ctrl-C is pressed, everything stops
+before the `with` ends.
 
     python examples/digest.py                 the standard library of this Python
     python examples/digest.py FOLDER --check  the same again, one file after the other, and compare
@@ -21,7 +19,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from gofer import Chan, Group, RecvChan, SendChan, Ticker, select
+from gofer import Group, Ticker, map
 
 
 @dataclass(frozen=True)
@@ -34,51 +32,25 @@ class Result:
     error: str = ""
 
 
-# --- the stages ---------------------------------------------------------------------------------
+# --- the work -----------------------------------------------------------------------------------
 
 
-def walk(folder: str, paths: SendChan[str]) -> None:
-    for path in files(folder):
-        paths.send(path)
-    paths.close()
-
-
-def digest(paths: RecvChan[str], results: SendChan[Result]) -> None:
-    for path in paths:
-        results.send(digest_file(path))
-
-
-def digest_all(paths: RecvChan[str], results: SendChan[Result], digesters: int) -> None:
+def digest(folder: str, digesters: int, progress: bool) -> list[Result]:
+    results: list[Result] = []
     with Group() as group:
-        for _ in range(digesters):
-            group.go(digest, paths, results)
-    results.close()
-
-
-def collect(results: RecvChan[Result], collected: list[Result], progress: bool) -> None:
-    ticks = Ticker(0.1).c.recv if progress else None  # a None case is never ready
-    while True:
-        match select(results.recv_ok, ticks):
-            case 0, (result, True):
-                collected.append(result)
-            case 1, _:
-                show_progress(collected)
-            case _:
-                break
+        if progress:
+            group.go(keep_showing, results)
+        results.extend(map(digest_file, files(folder), limit=digesters))
+        group.cancel()
     if progress:
-        show_progress(collected)
+        show_progress(results)
         print(file=sys.stderr)
+    return results
 
 
-def pipeline(folder: str, digesters: int, progress: bool) -> list[Result]:
-    paths = Chan[str](100)
-    results = Chan[Result]()
-    collected: list[Result] = []
-    with Group() as group:
-        group.go(walk, folder, paths.sender)
-        group.go(digest_all, paths.receiver, results.sender, digesters)
-        collect(results.receiver, collected, progress)
-    return collected
+def keep_showing(results: list[Result]) -> None:
+    for _ in Ticker(0.1):
+        show_progress(results)
 
 
 # --- files --------------------------------------------------------------------------------------
@@ -152,7 +124,7 @@ def arguments() -> argparse.Namespace:
 
 def report(options: argparse.Namespace) -> int:
     start = time.perf_counter()
-    results = pipeline(options.folder, options.digesters, options.progress)
+    results = digest(options.folder, options.digesters, options.progress)
     seconds = time.perf_counter() - start
 
     read = [result for result in results if not result.error]

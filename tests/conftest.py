@@ -2,7 +2,8 @@
 
 What must stay true:
 - Nothing here starts a thread that is no daemon: one would keep `Deadlock` from being raised.
-- A test that hangs, and a panic in the test process, say where every goroutine stands.
+- A test that hangs says where every goroutine stands; gofer's own plugin does so for a panic, and
+  sees to it that no test leaves goroutines behind.
 - Tests wait for a state (`until`, `parked`), never for a time.
 
 The environment decides: GOFER_SEED replays the random tests; GOFER_TEST_SLOWER multiplies the time
@@ -18,7 +19,6 @@ import subprocess
 import sys
 import textwrap
 import threading
-import traceback
 from typing import NamedTuple
 
 import pytest
@@ -28,7 +28,7 @@ from gofer import current, gosched, runtime, sleep
 SLOWER = float(os.environ.get("GOFER_TEST_SLOWER", "1"))
 PROGRAM_SECONDS = 100
 
-# --- overruns and panics ------------------------------------------------------------------------
+# --- overruns -----------------------------------------------------------------------------------
 
 _stderr = None  # the real one, while pytest captures
 _failures = []  # what pytest would tell at the end
@@ -39,7 +39,6 @@ def pytest_configure(config):
     capture = config.pluginmanager.getplugin("capturemanager")
     with capture.global_and_fixture_disabled():
         _stderr = os.fdopen(os.dup(2), "w", buffering=1)
-    runtime.on_panic(report_panic)
 
 
 def pytest_collection_finish():
@@ -49,11 +48,6 @@ def pytest_collection_finish():
     """
     gc.collect()
     gc.freeze()
-
-
-def report_panic(goroutine, exception):
-    print(f"\npanic in {os.environ.get('PYTEST_CURRENT_TEST')}, {goroutine}", file=_stderr)
-    traceback.print_exception(exception, file=_stderr)
 
 
 def overrun(name):

@@ -116,10 +116,12 @@ PYTHON_ROOMS = {
     "scope": {"_core", "errors"},
     "context": {"_core", "errors", "_cancel", "_check", "scope", "time"},
     "blocking": {"_core", "_check", "_guard"},
+    "aio": {"_core", "_check", "_guard", "chan", "errors", "scope"},
     "goroutine": {"_core", "errors", "_check", "_report", "scope"},
+    "combine": {"_core", "errors", "_check", "goroutine"},
     "runtime": {"_core", "errors", "_report", "scope", "goroutine", "chan", "time", "sync"},
     "stdlib": {"_core", "blocking", "scope"},
-    "testing": {"_core", "errors", "scope", "goroutine", "runtime"},
+    "testing": {"_core", "errors", "_report", "scope", "runtime"},
     "__init__": ALL,
     "cli": ALL,
     "__main__": {"cli"},
@@ -203,6 +205,18 @@ def test_import_brings_only_the_library():
     loaded = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
     assert "gofer._core" in loaded
     assert not {"gofer.cli", "argparse", "asyncio", "importlib.metadata"} & set(loaded)
+
+
+def test_import_is_no_use_of_the_library():
+    """It makes no goroutine 1, starts no thread and leaves the handlers of signals alone."""
+    program = (
+        "import signal, sys, threading\n"
+        "import gofer.cli.main, gofer.context, gofer.runtime, gofer.sync, gofer.testing\n"
+        "assert gofer.runtime.stats()['workers'] == 0\n"
+        "assert signal.getsignal(signal.SIGINT) is signal.default_int_handler\n"
+        "assert threading.active_count() == 1\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 @pytest.mark.parametrize(

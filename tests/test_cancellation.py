@@ -4,8 +4,6 @@ A point is one way to wait: `wait` does it where it would take for ever, `at_onc
 waiting. `gate` is what the goroutines that make it so wait for.
 """
 
-# ruff: noqa: PT012
-
 import threading
 from contextlib import suppress
 from functools import partial

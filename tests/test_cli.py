@@ -169,7 +169,7 @@ def test_flags_of_python(folder, flags):
     same(folder, "flags.py", flags=flags)
 
 
-# --- errors and exit status -----------------------------------------------------------------------
+# --- errors and exit status ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -402,7 +402,7 @@ def test_interrupt_while_all_wait(folder):
     assert os.path.join("cli", "main.py") not in errors
 
 
-# --- the command itself ---------------------------------------------------------------------------
+# --- the command itself -------------------------------------------------------------------------
 
 
 def test_version(folder):

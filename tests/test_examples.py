@@ -1,8 +1,9 @@
-"""The programs in examples/ and in the text of README.md and docs/guide.md, run as a user would.
+"""The programs in examples/ and in the text of README.md and of docs/, run as a user would.
 
-In the text every block of Python is a whole program. What it prints stands in the block of text
-right after it, if there is one; `...` there stands for anything. `text stderr` instead of `text`
-says that it is what the program prints to stderr, while it ends with status 2.
+In the text every block of Python is a whole program, or a file of tests for pytest. What it prints
+stands in the block of text right after it, if there is one; `...` there stands for anything. `text
+stderr` instead of `text` says that it is what the program prints to stderr, while it ends with
+status 2.
 """
 
 import hashlib
@@ -222,7 +223,7 @@ BLOCKS = re.compile(
 
 
 def blocks():
-    for page in (ROOT / "README.md", ROOT / "docs" / "guide.md"):
+    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
         for match in BLOCKS.finditer(page.read_text()):
             line = page.read_text().count("\n", 0, match.start()) + 1
             stream = match["stream"] or " stdout"
@@ -240,9 +241,13 @@ def agrees(text, expected):
 def test_program_in_the_text(block, tmp_path):
     program = tmp_path / "prog.py"
     program.write_text(block.source)
-    result = execute("prog.py", cwd=tmp_path)
+    tests = "\ndef test_" in block.source
+    result = execute(*["-m", "pytest", "-q"] * tests, "prog.py", cwd=tmp_path)
     fails = block.stream == "stderr"
-    assert result.returncode == (2 if fails else 0), result.stderr
+    if tests:
+        assert result.returncode == (" error in " in (block.expected or "")), result.stdout
+    else:
+        assert result.returncode == (2 if fails else 0), result.stderr
     if not fails:
         assert result.stderr == ""
     if block.expected is not None:

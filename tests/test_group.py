@@ -1,7 +1,5 @@
 """Group: members that end together, and one failure for all of them."""
 
-# ruff: noqa: PT012
-
 import functools
 import gc
 import sys
@@ -522,7 +520,7 @@ def test_storm_of_failures_and_cancels(rng):
             with Group(limit=rng.choice([None, 1, 3, 8])) as g:
                 go(stranger, g, rng.randrange(30))
                 for kind in kinds:
-                    tasks.append(g.go(member, kind))  # noqa: PERF401
+                    tasks.append(g.go(member, kind))
         except* ValueError:
             pass
         assert all(task.done for task in tasks)

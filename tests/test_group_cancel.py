@@ -1,7 +1,5 @@
 """Cancelling a Group, from inside and from outside."""
 
-# ruff: noqa: PT012
-
 import threading
 
 import pytest

@@ -44,7 +44,7 @@ def test_parking_everywhere_at_once(rng):
     try:
         for _ in range(4):
             for operation in rng.sample(OPERATIONS, len(OPERATIONS)):
-                started.append((operation, fork(operation, park)))  # noqa: PERF401
+                started.append((operation, fork(operation, park)))
         while not all(task.done for _, task in started):
             chosen = gates[:]
             if len(chosen) > 8:

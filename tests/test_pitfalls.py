@@ -455,7 +455,7 @@ def test_parking_leaves_reference_counts_alone(name):
     assert [abs(n) < 50 for n in leaked] == [True] * 3, leaked
 
 
-# --- the locks of objects -------------------------------------------------------------------------
+# --- the locks of objects -----------------------------------------------------------------------
 
 BESIDE = """
     import collections
@@ -526,7 +526,7 @@ def test_who_is_parked_inside_an_object_does_not_lock_it(program, name):
     assert result == (0, "done\n", "")
 
 
-# --- the C stack and the processor ----------------------------------------------------------------
+# --- the C stack and the processor --------------------------------------------------------------
 
 
 def test_slices_of_any_size():
@@ -697,7 +697,7 @@ def test_who_has_started_stays_on_its_thread():
     assert all(task.join() for task in [fork(body) for _ in range(MANY)])
 
 
-# --- monitoring -----------------------------------------------------------------------------------
+# --- monitoring ---------------------------------------------------------------------------------
 
 MONITORED = """
     import sys

@@ -4,10 +4,8 @@ What each operation that waits does in a cancelled scope is in test_cancellation
 in test_timeout.py, and how scopes end in test_scope_lifetime.py.
 """
 
-# ruff: noqa: PT012
-
 import threading
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 import pytest
 
@@ -18,6 +16,7 @@ from gofer import (
     GoroutineExit,
     Group,
     Mutex,
+    Semaphore,
     WaitGroup,
     after_func,
     cancel_scope,
@@ -497,11 +496,41 @@ def test_it_holds_off_task_cancel():
     gate = Chan()
     task = waiting(body)
     task.cancel()
-    for _ in range(3):
-        gosched()
+    assert task.state == "waiting"
     gate.send(None)
     task.join()
     assert log == [False, False, True]
+
+
+def test_who_is_cancelled_in_a_shield_keeps_its_place():
+    def body(n):
+        with shield(), sema:
+            log.append(n)
+
+    sema, log = Semaphore(1), []
+    sema.acquire()
+    tasks = [waiting(body, n) for n in range(4)]
+    for task in tasks[:2]:
+        task.cancel()
+    sema.release()
+    for task in tasks:
+        Goroutine.join(task)
+    assert log == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("inside", [1, 2])
+def test_a_shield_that_was_left_holds_off_no_task_cancel(inside):
+    def body():
+        with ExitStack() as stack:
+            for _ in range(inside):
+                stack.enter_context(shield())
+            stack.enter_context(timeout(LONG))
+        with cancel_scope():
+            wait_for_ever()
+
+    task = waiting(body)
+    task.cancel()
+    assert isinstance(task.exception(), Canceled)
 
 
 def test_task_cancel_of_what_was_started_in_a_shield_arrives():

@@ -1,7 +1,5 @@
 """What CPython keeps for a thread, each goroutine has: exceptions, recursion depth, contexts."""
 
-# ruff: noqa: PT017
-
 import contextlib
 import contextvars
 import decimal

@@ -1,7 +1,5 @@
 """timeout: when it is over, and that each TimeoutError is told apart from every other."""
 
-# ruff: noqa: PT012
-
 import math
 import threading
 from contextlib import suppress

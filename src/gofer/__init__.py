@@ -12,9 +12,9 @@
     for n in numbers:
         print(n)
 
-The modules: `gofer.goroutine` (starting goroutines), `gofer.chan` (channels and `select`),
-`gofer.time`, `gofer.sync`, `gofer.context`, `gofer.runtime`, `gofer.errors`. Everything common
-stands here too.
+The modules: `gofer.goroutine` (starting goroutines), `gofer.combine` (`gather`, `race`, `map`),
+`gofer.chan` (channels and `select`), `gofer.time`, `gofer.sync`, `gofer.scope` (calling things
+off), `gofer.context`, `gofer.runtime`, `gofer.errors`. Everything common stands here too.
 """
 
 from typing import TYPE_CHECKING
@@ -23,6 +23,8 @@ from gofer import _platform as _platform  # first: says where gofer can not run
 from gofer import context, runtime, sync, time
 from gofer.blocking import blocking
 from gofer.chan import Chan, RecvChan, SendChan, select
+from gofer.combine import gather, race
+from gofer.combine import map as map  # not in __all__: a star import leaves the builtin alone
 from gofer.errors import Cancelled, Closed, Deadlock, GoroutineExit
 from gofer.goroutine import Goroutine, Group, Task, current, fork, go, goexit, gosched, run
 from gofer.scope import cancel_scope, shield, timeout
@@ -56,11 +58,13 @@ __all__ = [
     "context",
     "current",
     "fork",
+    "gather",
     "go",
     "goexit",
     "gosched",
     "patch",
     "patched",
+    "race",
     "run",
     "runtime",
     "select",

@@ -8,9 +8,19 @@ from functools import partial
 from types import CodeType
 from typing import Any, Final
 
-__all__ = ["refuse_coroutine_function"]
+__all__ = ["check_function", "refuse_coroutine_function"]
 
 _CO_COROUTINE: Final = 0x80  # inspect.CO_COROUTINE, without importing inspect
+
+
+def check_function(what: str, fn: Callable[..., object]) -> None:
+    """`TypeError` if `fn` can not be called, or not be run that way."""
+    if not callable(fn):
+        raise TypeError(
+            f"{what}() of {fn!r}: it can not be called; pass functions ({what}(f, ...), not "
+            f"{what}(f(), ...))"
+        )
+    refuse_coroutine_function(what, fn)
 
 
 def refuse_coroutine_function(what: str, fn: Callable[..., object]) -> None:

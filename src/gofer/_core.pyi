@@ -37,6 +37,9 @@ class Task(Goroutine, Generic[_T_co]):
 
 def go(fn: Callable[_P, object], /, *args: _P.args, **kwargs: _P.kwargs) -> Goroutine: ...
 def fork(fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> Task[_T]: ...
+def fork_apart(fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> Task[_T]:
+    """`fork`, by somebody who may be about to block the calling thread."""
+
 def current() -> Goroutine: ...
 def gosched() -> None: ...
 
@@ -90,6 +93,18 @@ class RecvChan(Generic[_T_co]):
     def closed(self) -> bool: ...
 
 _Case: TypeAlias = Callable[[], Any] | tuple[Callable[[Any], None], Any] | None
+
+def here() -> int:
+    """The number of the bubble that the caller is in; 0 for none."""
+
+def chan_in(bubble: int, cap: int, /) -> Chan[Any]:
+    """A channel as if it had been made in that bubble."""
+
+def never() -> RecvChan[Any]:
+    """On which nothing ever arrives, inside a bubble as outside."""
+
+def closed() -> Chan[Any]:
+    """One that is closed already."""
 
 def select(*cases: _Case, default: bool = False) -> tuple[int, Any]: ...
 
@@ -195,6 +210,9 @@ def wait_fds(fds: list[tuple[int, int]], timeout: Duration | None, /) -> list[in
 def fd_closing(fd: int, /) -> None:
     """It is about to be closed: whoever waits for it gets FD_CLOSED."""
 
+def fd_closed(fd: int, /) -> None:
+    """It has been closed: so does who has begun to wait since `fd_closing`."""
+
 # --- the cooperative standard library -------------------------------------------------------
 
 def patch_part(part: str, on: bool, /) -> int:
@@ -218,23 +236,31 @@ def parks() -> bool:
 
 # --- threads that make blocking calls -------------------------------------------------------
 
-def on_worker() -> bool:
-    """Whether the caller is a goroutine, and no plain thread."""
+def may_wait() -> bool:
+    """Whether the caller is a goroutine, and no plain thread.
 
-def thread_rests(rests: bool, /) -> None:
-    """The calling thread will do nothing until it is given something, or is at work again."""
+    Raises there what an operation that waits would raise at once.
+    """
 
-def wait_for_call(ch: Chan[_T], /) -> _T:
-    """ch.recv(), where a thread is going to send: that is no deadlock."""
+def thread_rests() -> None:
+    """The calling thread does only what it is given: by itself it is no hope for who waits."""
 
-def outside_chan(cap: int, /) -> Chan[Any]:
-    """A channel that is used from outside of the bubble, if the caller is in one."""
+def before_wait(fn: Callable[[], object] | None, /) -> None:
+    """In a plain thread: have `fn` called before the thread next waits here, and not again."""
+
+def call_under_way() -> object:
+    """While that lives there is no deadlock: a thread is at work for somebody."""
+
+def look_for_deadlock() -> None:
+    """One of these has gone and has woken nobody."""
 
 # --- runtime --------------------------------------------------------------------------------
 
 def gomaxprocs(n: int | None = None, /) -> int: ...
 def num_goroutine() -> int: ...
 def stats() -> dict[str, int]: ...
+def lock_os_thread() -> None: ...
+def unlock_os_thread() -> None: ...
 
 # One row a goroutine: the goroutine, state, wait reason ("" unless waiting), what it waits on (a
 # description), monotonic second it began to wait, frames (innermost first; code object and line),
@@ -255,6 +281,9 @@ def set_hooks(
     swallows: Callable[[Goroutine], None],
     home: str,
 ) -> None: ...
+def when_used(fn: Callable[[], object] | None, /) -> Callable[[], object] | None:
+    """Have `fn` called when the main thread uses the library for the first time; the one before."""
+
 def begin_run() -> int: ...
 def end_run(outer: int, /) -> None: ...
 def park_forever() -> NoReturn: ...
@@ -262,12 +291,14 @@ def set_exit_status(status: int, /) -> None: ...
 def origin(goroutine: Goroutine, /) -> tuple[CodeType, int, int] | None:
     """Code object and line where it was started, and the id of the goroutine that did so."""
 
+def is_cancellation(error: BaseException, exit: bool, /) -> bool:
+    """Whether it is Cancelled (or, with `exit`, GoroutineExit), or a group of nothing else."""
+
 @final
 class bubble:
     """The scope of a bubble; `panic` is called in place of a panic inside."""
 
-    def __new__(cls, panic: Callable[[Goroutine, BaseException], None], /) -> bubble: ...
-    def enter(self) -> None: ...
+    def enter(self, panic: Callable[[Goroutine, BaseException], None], /) -> None: ...
     def leave(self, error: BaseException | None, /) -> bool: ...
     def cancel(self) -> None: ...
     def join(self) -> None: ...
@@ -284,7 +315,12 @@ def explore_begin(
     prefix: list[int],
 ) -> None: ...
 def explore_end() -> tuple[list[tuple[int, int]], bool]: ...
-def explore_point() -> None: ...
+def explore_trace(
+    known: dict[str, bool],
+    ask: Callable[[str], bool],
+    lines: list[tuple[int, str, CodeType, int]] | None,
+    /,
+) -> None: ...
 
 @final
 class group_scope:

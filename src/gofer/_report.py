@@ -25,9 +25,11 @@ __all__ = [
     "PanicHook",
     "Row",
     "State",
+    "add_floor",
     "dump",
     "install",
     "origin",
+    "panic_text",
     "rows",
     "set_panic_hook",
     "site",
@@ -108,13 +110,19 @@ def _id(row: Row) -> int:
 
 
 _HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
-_COMMAND = _HERE + "__main__.py"  # where `gofer run` begins: nothing outside it is the program's
+_floor: tuple[str, ...] = (_HERE + "__main__.py",)  # where `gofer run` begins
+
+
+def add_floor(*files: str) -> None:
+    """What lies outside of a frame from these files or folders is not the program's."""
+    global _floor
+    _floor += files
 
 
 def _without_us(row: Row) -> Row:
     frames = row[5]
     for at, (code, _) in enumerate(frames):
-        if code.co_filename == _COMMAND:
+        if at and code.co_filename.startswith(_floor):
             frames = frames[:at]
             break
     theirs = [place for place in frames if not place[0].co_filename.startswith(_HERE)]
@@ -149,12 +157,12 @@ def panic(goroutine: _core.Goroutine, exception: BaseException) -> None:
     try:
         hook = _hook
         if hook is None:
-            _print(_panic_text(goroutine, exception))
+            _print(panic_text(goroutine, exception))
         else:
             try:
                 hook(goroutine, exception)
             except BaseException as failure:
-                _print(_panic_text(goroutine, exception))
+                _print(panic_text(goroutine, exception))
                 _print("\nthe hook of runtime.on_panic failed too:\n" + _trace(failure))
     finally:
         try:
@@ -163,7 +171,8 @@ def panic(goroutine: _core.Goroutine, exception: BaseException) -> None:
             os._exit(EXIT_STATUS)
 
 
-def _panic_text(goroutine: _core.Goroutine, exception: BaseException) -> str:
+def panic_text(goroutine: _core.Goroutine, exception: BaseException) -> str:
+    """What is printed of a panic."""
     text = f"panic: {_headline(exception)}\n\ngoroutine {goroutine.id} [running]:\n"
     text += _trace(exception)
     for row in _core.snapshot():

@@ -8,19 +8,23 @@
     for line in blocking.iter(sys.stdin): ...
 
 What must stay true of the pool:
-- `_guard` protects `_idle`, `_waiting`, `_threads` and the `job` of who is in `_idle`. Nothing
-  waits under it.
-- A thread in `_idle` sleeps on its `bell`. Who takes it out gives it a job and rings, once; a
-  thread whose sleep is over ends only if it finds itself still there.
-- A job waits only while as many threads as may be are at work, and a thread rests only while no job
-  waits: first come, first served.
-- An idle thread does not keep `Deadlock` from being raised, one at work does.
+- `_guard` protects all that the pool knows: the threads, who of them is idle or has stepped aside,
+  the jobs that wait, and the `job` of who is idle. Nothing waits under it.
+- Who is neither idle nor has stepped aside is at work. A job waits only while as many are at work
+  as may be, so that jobs begin in the order in which they came.
+- A call that waits for goroutines steps aside: those may be about to make a call themselves.
+- A thread in `_idle` sleeps on its `bell`. Who takes it out gives it a job and rings. An interrupt
+  may come in between: then it finds out when its rest is over.
+- A thread is idle before it tells that a call is done: who hears that often makes the next one.
+- From `submit` to its end a call counts as under way, and is no deadlock.
 """
 
+import atexit
 import os
 import threading
+import time
 from _thread import allocate_lock
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import copy_context
 from functools import wraps
@@ -44,116 +48,268 @@ _END: Final = object()
 class _Job:
     """One call on its way, and what became of it."""
 
-    __slots__ = ("_call", "_context", "done", "error", "name", "result", "wanted")
+    __slots__ = ("_call", "_context", "_under_way", "done", "error", "name", "result", "wanted")
 
-    def __init__(self, call: Callable[[], Any], name: str) -> None:
-        self._call = call
+    def __init__(self, fn: Callable[..., Any], args: Any, kwargs: Any) -> None:
+        self._call = fn, args, kwargs
         self._context = copy_context()
-        self.done = _core.outside_chan(1)  # room for the word, so that sending it never waits
+        self._under_way: object = _core.call_under_way()
+        self.done = _core.chan_in(0, 1)  # in no bubble; room for the word: sending it never waits
         self.error: BaseException | None = None
-        self.name = name
+        self.name = _core.current().name
         self.result: Any = None
         self.wanted = True
 
     def run(self) -> None:
+        """Make the call, unless nobody wants it any more."""
         if self.wanted:
+            fn, args, kwargs = self._call
             try:
-                self.result = self._context.run(self._call)
+                self.result = self._context.run(fn, *args, **kwargs)
             except BaseException as error:
                 self.error = error
         del self._call, self._context  # what they hold is not to wait for the next job
+
+    def finish(self) -> None:
+        """Tell whoever waits."""
         self.done.send(None)
+        self.over()
+
+    def over(self) -> None:
+        """It is not under way any more."""
+        self._under_way = None
+        if not self.wanted:
+            _core.look_for_deadlock()
 
 
 class _Worker:
     """A thread of the pool."""
 
-    __slots__ = ("bell", "job")
+    __slots__ = ("armed", "begun", "bell", "calling", "dropped", "job", "thread")
+
+    thread: threading.Thread
 
     def __init__(self, job: _Job) -> None:
+        self.armed = False  # will hear when it is about to wait
+        self.begun = self.dropped = False  # its thread runs, or is not to
         self.bell = allocate_lock()
         self.bell.acquire()
-        self.job: _Job | None = job
+        self.calling = False
+        self.job: _Job | None = job  # given to it, or being done
 
 
 class _Pool:
-    def __init__(self) -> None:
-        self.most = _MOST
+    def __init__(self, most: int = _MOST, rest: float = _REST) -> None:
+        self.most = most
+        self.rest = rest
+        self._lost = False  # we are the child of a fork: its threads do not exist here
+        self._closed = False
         self._guard = Guard()
+        self._workers: set[_Worker] = set()
         self._idle: list[_Worker] = []  # who came last goes first, so that the others may end
-        self._waiting: deque[_Job] = deque()
-        self._threads = 0
+        self._aside: set[_Worker] = set()
+        self._waiting: OrderedDict[_Job, None] = OrderedDict()
+
+    # --- for who makes a call ---
 
     def submit(self, job: _Job) -> None:
         with self._guard:
-            if self._idle:
-                worker = self._idle.pop()
-                worker.job = job
-                worker.bell.release()
-                return
-            if self._threads >= self.most:
-                self._waiting.append(job)
-                return
-            self._threads += 1
-        worker = _Worker(job)
-        try:
-            threading.Thread(target=self._work, args=(worker,), daemon=True).start()
-        except BaseException:
-            with self._guard:
-                self._threads -= 1
-            raise
+            self._waiting[job] = None
+            fresh = self._match()
+        if fresh is not None:
+            self._start(fresh, job)
 
     def withdraw(self, job: _Job) -> None:
         """Nobody waits for it any more: if it has not begun, it never will."""
         job.wanted = False
+        if self._lost:
+            return
         with self._guard:
-            if job in self._waiting:
-                self._waiting.remove(job)
+            unbegun = job in self._waiting
+            if unbegun:
+                del self._waiting[job]
+        if unbegun:
+            job.over()
 
-    def _work(self, worker: _Worker) -> None:
-        thread = threading.current_thread()
+    def set_most(self, most: int) -> None:
+        self.most = most
+        self._grow()
+
+    # --- matching jobs and threads ---
+
+    def _at_work(self) -> int:
+        return len(self._workers) - len(self._idle) - len(self._aside)
+
+    def _match(self, *, may_start: bool = True) -> _Worker | None:
+        """Give idle threads the jobs that may begin; a worker to be started if needed."""
+        while self._waiting and self._at_work() < self.most:
+            job = next(iter(self._waiting))
+            if not self._idle:
+                if not may_start:
+                    return None
+                worker = _Worker(job)
+                self._workers.add(worker)
+                del self._waiting[job]
+                return worker
+            worker = self._idle.pop()
+            worker.job = job
+            del self._waiting[job]
+            worker.bell.release()
+        return None
+
+    def _grow(self) -> None:
+        """Start threads for what may begin now; what finds none waits on for those there are."""
         while True:
-            job, worker.job = worker.job, None
-            if job is not None:
-                thread.name = job.name
-                job.run()
-                del job
-            if not self._next(worker):
+            with self._guard:
+                fresh = self._match()
+            if fresh is None or not self._start(fresh, None):
                 return
 
-    def _next(self, worker: _Worker) -> bool:
-        """Wait for a job; False when none has come for long."""
-        with self._guard:
-            if self._waiting:
-                worker.job = self._waiting.popleft()
-                return True
-            self._idle.append(worker)
-            threading.current_thread().name = "gofer blocking (idle)"
-        _core.thread_rests(True)
-        rung = worker.bell.acquire(timeout=_REST)
-        _core.thread_rests(False)
-        if rung:
+    def _start(self, worker: _Worker, own: _Job | None) -> bool:
+        """Whether there is one thread more; `own` is the job of the caller, if he has one."""
+        try:
+            worker.thread = threading.Thread(target=self._work, args=(worker,), daemon=True)
+            worker.thread.start()
             return True
+        except (RuntimeError, MemoryError) as error:  # the system has no more of them
+            self._put_back(worker)
+            self._strand(error)
+            return False
+        except BaseException:
+            self._put_back(worker)
+            if own is not None:
+                self.withdraw(own)
+            self._grow()
+            raise
+
+    def _put_back(self, worker: _Worker) -> None:
+        """There is no such thread, unless it has begun: its job waits for another one."""
+        with self._guard:
+            if worker.begun or worker.job is None:
+                return
+            worker.dropped = True
+            self._workers.discard(worker)
+            self._waiting[worker.job] = None
+            self._waiting.move_to_end(worker.job, last=False)
+            self._match(may_start=False)
+
+    def _strand(self, error: BaseException) -> None:
+        """Without a single thread nobody would ever make the calls that wait."""
+        with self._guard:
+            if self._workers:
+                return
+            stranded = list(self._waiting)
+            self._waiting.clear()
+        for job in stranded:
+            job.error = error
+            job.finish()
+
+    def step_aside(self, worker: _Worker) -> None:
+        """The call that it makes is about to wait for others."""
+        worker.armed = False
+        if not worker.calling or self._lost:
+            return
+        with self._guard:
+            self._aside.add(worker)
+        self._grow()
+
+    # --- what a thread does ---
+
+    def _work(self, worker: _Worker) -> None:
+        _attach()
+        with self._guard:
+            if worker.dropped:
+                return
+            worker.begun = True
+        while worker.job is not None:
+            self._call(worker, worker.job)
+            self._next(worker)
+
+    def _call(self, worker: _Worker, job: _Job) -> None:
+        try:
+            worker.thread.name = job.name
+            if not worker.armed:
+                worker.armed = True
+                _core.before_wait(lambda: self.step_aside(worker))
+            worker.calling = True
+            job.run()
+        except BaseException as error:  # there is no memory
+            job.error = error
+        worker.calling = False
+
+    def _next(self, worker: _Worker) -> None:
+        """Tell that a call is done, and wait for the next; none comes if the thread is to end."""
+        done, worker.job = worker.job, None
+        if self._lost or done is None:
+            return
+        rests = False
+        with self._guard:
+            self._aside.discard(worker)
+            if self._waiting and self._at_work() <= self.most:
+                worker.job, _ = self._waiting.popitem(last=False)
+            elif self._closed or len(self._workers) > self.most:
+                self._workers.discard(worker)
+            else:
+                self._idle.append(worker)
+                rests = True
+        done.finish()
+        del done  # nothing of it is kept meanwhile
+        if rests:
+            self._rest(worker)
+
+    def _rest(self, worker: _Worker) -> None:
+        if worker.bell.acquire(timeout=self.rest):
+            return
         with self._guard:
             if worker in self._idle:
                 self._idle.remove(worker)
-                self._threads -= 1
-                return False
-        worker.bell.acquire()  # somebody has taken it out a moment ago
-        return True
+                self._workers.discard(worker)
+            elif worker.job is None:  # who took it out was interrupted
+                self._workers.discard(worker)
+            else:
+                worker.bell.acquire(blocking=False)
+
+    # --- the end ---
+
+    def close(self) -> None:
+        """End the idle threads, and those at work when they are done."""
+        if not self._workers:
+            return
+        with self._guard:
+            self._closed = True
+            idle, self._idle = self._idle, []
+            self._workers.difference_update(idle)
+        for worker in idle:
+            worker.bell.release()
+        for worker in idle:
+            worker.thread.join(1)
+
+    def lose(self) -> "_Pool":
+        """In the child of a fork: the pool that takes the place of this one."""
+        self._lost = True
+        return _Pool(self.most, self.rest)
+
+
+def _attach() -> None:
+    """Have the library know this thread: one that it does not know could tell nobody."""
+    while True:
+        try:
+            _core.thread_rests()
+            return
+        except (MemoryError, RuntimeError):  # there will be room again
+            time.sleep(0.01)
 
 
 _pool = _Pool()
 
 
 def _after_fork() -> None:
-    """The threads of the parent do not exist in the child."""
     global _pool
-    most, _pool = _pool.most, _Pool()
-    _pool.most = most
+    _pool = _pool.lose()
 
 
 os.register_at_fork(after_in_child=_after_fork)
+atexit.register(lambda: _pool.close())
 
 
 class _Blocking:
@@ -175,6 +331,7 @@ class _Blocking:
         its result is thrown away; one that has not is never made.
 
         As many calls at a time as `blocking.limit` says, the others wait, first come, first served.
+        A call that waits for goroutines or channels itself does not count from then on.
         `TypeError` if `fn` can not be called or is a coroutine function.
         """
         if not callable(fn):
@@ -183,13 +340,13 @@ class _Blocking:
                 "(blocking(f, x), not blocking(f(x)))"
             )
         refuse_coroutine_function("blocking", fn)
-        if not _core.on_worker():
+        if not _core.may_wait():
             return fn(*args, **kwargs)
-        job = _Job(lambda: fn(*args, **kwargs), _core.current().name)
+        job = _Job(fn, args, kwargs)
         pool = _pool
-        pool.submit(job)
         try:
-            _core.wait_for_call(job.done)
+            pool.submit(job)
+            job.done.recv()
         except BaseException:
             pool.withdraw(job)
             raise
@@ -226,13 +383,14 @@ class _Blocking:
         Returns what it was before. At the beginning it is 512. Those beyond a smaller one end when
         they are idle. `ValueError` if `n` is smaller than 1.
         """
-        before = _pool.most
+        pool = _pool
+        before = pool.most
         if n is not None:
             if n < 1:
                 raise ValueError(
                     f"blocking.limit({n}): no call could ever be made; it is 1 or more"
                 )
-            _pool.most = n
+            pool.set_most(n)
         return before
 
 

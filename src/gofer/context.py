@@ -36,7 +36,6 @@ import math
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
-from time import monotonic
 from types import TracebackType
 from typing import Any, Final, Literal, Protocol, TypeAlias, TypeVar
 from weakref import ref
@@ -53,10 +52,10 @@ from gofer._cancel import (
     first,
 )
 from gofer._check import refuse_coroutine_function
-from gofer._core import Chan, RecvChan, go, select
+from gofer._core import Chan, RecvChan, chan_in, closed, go, here, never, select
 from gofer.errors import Canceled, DeadlineExceeded
 from gofer.scope import cancel_scope, shield
-from gofer.time import Duration
+from gofer.time import Duration, now
 
 __all__ = [
     "CancelCauseFunc",
@@ -100,7 +99,7 @@ class Context(Protocol):
         ...
 
     def deadline(self) -> float | None:
-        """When it will be cancelled, on the clock of `time.monotonic()`; None: that is not set."""
+        """When it will be cancelled, on the clock of `gofer.time.now()`; None: that is not set."""
         ...
 
     def value(self, key: Any, /) -> Any:
@@ -110,8 +109,8 @@ class Context(Protocol):
 
 # --- contexts that are never cancelled ----------------------------------------------------------
 
-_NEVER: Final = Chan[None]().receiver  # nobody has its sender
-_CLOSED: Final = Chan[None]()  # by whoever needs it: an import is to use nothing
+_NEVER: Final[RecvChan[None]] = never()  # nobody has its sender
+_CLOSED: Final[Chan[None]] = closed()
 
 
 class _NeverCtx:
@@ -249,7 +248,7 @@ def _value(ctx: Context, key: Any) -> Any:
 
 
 class _CancelCtx:
-    __slots__ = ("__dict__", "__weakref__", "_deadline", "node", "parent")
+    __slots__ = ("__dict__", "__weakref__", "_bubble", "_deadline", "node", "parent")
 
     _chan: Chan[None] | None = None  # by `first`; made when somebody asks for it
     _done: RecvChan[None] | None = None
@@ -258,6 +257,7 @@ class _CancelCtx:
         self.parent = parent
         self.node = node
         self._deadline = deadline
+        self._bubble = here()
 
     @property
     def done(self) -> RecvChan[None]:
@@ -284,7 +284,7 @@ class _CancelCtx:
 
     def _make_done(self) -> RecvChan[None]:
         if self.node.outcome is None:
-            mine: Chan[None] = Chan()
+            mine: Chan[None] = chan_in(self._bubble, 0)
             self.node.close(mine)
         else:
             mine = _CLOSED
@@ -301,7 +301,7 @@ class _DeadlineCtx(_CancelCtx):
         self._given = given
 
     def word(self) -> str:
-        return f"{self._given} [{self.when - monotonic():.3f} s left])"
+        return f"{self._given} [{self.when - now():.3f} s left])"
 
 
 def with_cancel(parent: Context) -> tuple[Context, CancelFunc]:
@@ -337,11 +337,14 @@ def with_timeout_cause(
     if isinstance(d, timedelta):
         d = d.total_seconds()
     d = _seconds(what, "seconds as a number or a timedelta", d)
-    return _with_deadline(what, parent, monotonic() + d, cause, f"with_timeout({d:g}")
+    return _with_deadline(what, parent, now() + d, cause, f"with_timeout({d:g}")
 
 
 def with_deadline(parent: Context, when: float) -> tuple[Context, CancelFunc]:
-    """As `with_timeout`, at a time of the clock `time.monotonic()`."""
+    """As `with_timeout`, at a time of the clock `gofer.time.now()`, which is `time.monotonic()`.
+
+    Inside a bubble of `gofer.testing` it is the clock of the bubble.
+    """
     return with_deadline_cause(parent, when, None)
 
 
@@ -371,7 +374,7 @@ def _with_deadline(
         ctx = _with_cancel(what, parent)
         return ctx, ctx.node.cancel
     node = _child(base, SourcedNode)
-    left = when - monotonic()
+    left = when - now()
     if left <= 0:
         node.finish(deadline_exceeded(cause))
     elif left < math.inf:

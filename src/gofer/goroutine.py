@@ -179,27 +179,27 @@ class Group:
         passes: BaseException | None = None  # raised as it is, whatever else happened
         interrupt: BaseException | None = None
         cancelled: BaseException | None = None
-        stray = False  # a Cancelled, and nobody has cancelled this scope
-        place = -1  # of the body's failure among the members'
-        if error is not None and _is_only(error, Cancelled):
-            cancelled = error
-            stray = not self._scope.cancelled
-        elif isinstance(error, Exception) and not isinstance(error, Deadlock):
-            place = len(self._failures)
-        else:
-            passes = error
+        stray = not self._scope.cancelled  # a Cancelled of the body, and nobody has cancelled it
         failures, failed = self._failures, self._failed
+        place = len(failures)  # of the body's failure among the members'
         try:
             try:
+                # First of all: whatever may fail is only done when all have ended.
                 interrupt, arrived = self._wait_for_members(cancel=error is not None)
-                cancelled = cancelled or arrived
+                if error is not None and _core.is_cancellation(error, False):
+                    cancelled = error
+                else:
+                    stray = False
+                    cancelled = arrived
+                    if not isinstance(error, Exception) or isinstance(error, Deadlock):
+                        passes = error
                 del arrived
             finally:
                 self._state = _CLOSED
-                self._failures, self._failed = [], []
                 ours = self._scope.leave(cancelled)
+                self._failures, self._failed = [], []
             passes = passes or interrupt
-            if place >= 0 and error is not None:
+            if isinstance(error, Exception) and cancelled is not error and passes is not error:
                 failures.insert(place, error)
             if passes is None and failures:
                 for task in failed:
@@ -221,7 +221,7 @@ class Group:
         try:
             return fn(*args, **kwargs)
         except BaseException as error:
-            if _is_only(error, (Cancelled, GoroutineExit)):
+            if _core.is_cancellation(error, True):
                 raise
             with suppress(Exception):  # an exception may be of any class
                 error.add_note(f"in {_report.origin(current())}")
@@ -257,16 +257,16 @@ class Group:
             except BaseException as arrived:
                 interrupt = arrived
             self._scope.cancel()
-            with shield():
-                while True:
-                    try:
+            while True:
+                try:
+                    with shield():
                         self._scope.wait()
-                        return interrupt, cancelled
-                    except BaseException as arrived:
-                        if interrupt is None:
-                            interrupt = arrived
-                        elif isinstance(arrived, (GoroutineExit, Deadlock)):
-                            raise
+                    return interrupt, cancelled
+                except BaseException as arrived:  # of shield() too, without memory
+                    if interrupt is None:
+                        interrupt = arrived
+                    elif isinstance(arrived, (GoroutineExit, Deadlock)):
+                        raise
         finally:
             del interrupt, cancelled  # they hold this frame
 
@@ -279,16 +279,6 @@ class Group:
             f"Group.{what}() after the with: its members have all ended and nobody would wait for "
             "this one; start it inside the with, or use go() or fork()"
         )
-
-
-def _is_only(
-    error: BaseException, kinds: type[BaseException] | tuple[type[BaseException], ...]
-) -> bool:
-    """Whether it is of these kinds, or a group of nothing else as several `except*` make one."""
-    if not isinstance(error, BaseExceptionGroup):
-        return isinstance(error, kinds)
-    group: BaseExceptionGroup[BaseException] = error  # pyright: ignore[reportUnknownVariableType]
-    return all(_is_only(part, kinds) for part in group.exceptions)
 
 
 def _this_task() -> Task[Any]:

@@ -8,7 +8,14 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from gofer import _report
-from gofer._core import gomaxprocs, gosched, num_goroutine, stats
+from gofer._core import (
+    gomaxprocs,
+    gosched,
+    lock_os_thread,
+    num_goroutine,
+    stats,
+    unlock_os_thread,
+)
 from gofer._report import PanicHook, State
 from gofer.goroutine import goexit
 
@@ -21,9 +28,11 @@ __all__ = [
     "gomaxprocs",
     "goroutines",
     "gosched",
+    "lock_os_thread",
     "num_goroutine",
     "on_panic",
     "stats",
+    "unlock_os_thread",
 ]
 
 

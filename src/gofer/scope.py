@@ -20,7 +20,7 @@ is left, and one that can be done at once is done. Nothing is raised between two
 
 They differ from trio's, whose model this is, in that an operation which needs no waiting is no
 checkpoint; from gevent's `Timeout` and from asyncio's, in that a `Cancelled` which somebody
-swallows comes again. How it works is said in `csrc/scope.c`.
+swallows comes again. `docs/cancellation.md` is the contract, `csrc/scope.c` how it works.
 """
 
 from gofer._core import cancel_scope, shield, timeout

@@ -206,7 +206,7 @@ def test_a_group_that_is_stuck(program):
     assert result == (0, "deadlock\n", "")
 
 
-# --- what may still wake somebody ------------------------------------------------------------------
+# --- what may still wake somebody ---------------------------------------------------------------
 
 ALIVE = {
     "a timer": "ch = after(0.05); ch.recv()",

@@ -506,3 +506,40 @@ def test_fork_while_scopes_come_and_go(program):
         """)
     )
     assert result == (0, "{0}\n", "")
+
+
+def test_fork_in_a_bubble(program):
+    """The child has the clock, and none of the others: time passes for it alone."""
+    result = program(
+        text("""
+        from gofer.testing import bubble, wait
+        from gofer.time import now
+
+        def lives():
+            start = now()
+            sleep(3600)
+            try:
+                with timeout(5):
+                    Chan().recv()
+            except TimeoutError:
+                pass
+            with Group() as g:
+                g.go(sleep, 10)
+            wait()
+            print(now() - start)
+
+        with bubble():
+            start = now()
+            others = [go(sleep, 100) for _ in range(5)] + [go(Chan().recv) for _ in range(5)]
+            wait()
+            print(child(lives), now() - start)
+            member = fork(child, lives)
+            print(member.join(), now() - start)
+            try:
+                Chan().recv()
+            except Deadlock:
+                print("in the parent", now() - start)
+            raise SystemExit
+        """)
+    )
+    assert result == (0, "3615.0\n0 0.0\n3615.0\n0 0.0\nin the parent 100.0\n", "")

@@ -17,6 +17,7 @@ GOROUTINES = int(os.environ.get("GOFER_TEST_GOROUTINES", "100000" if SLOW else "
 FLAT = """
     import gc, resource
     from gofer import *
+    from gofer.testing import bubble, explore
 
     def top():
         '''The most memory that this process ever had, in bytes.'''
@@ -54,6 +55,27 @@ KINDS = {
             gs = [go(gate.recv) for _ in range(n // 10)]
             while gs[-1].state != "waiting": gosched()
         run(main)""",
+    "bubbles": """for _ in range(n // 10):
+            with bubble():
+                timer, ticker = Timer(1), Ticker(2)
+                go(ticker.c.recv)
+                with timeout(1000): sleep(5)""",
+    "bubbles that fail": """for _ in range(n // 100):
+            try:
+                with bubble():
+                    gs = [go(Chan().recv) for _ in range(10)]
+                    after_func(1, gs.append, 1); after_func(3, int)
+                    raise ValueError
+            except ValueError: pass
+            try:
+                with bubble(): go(Chan().recv)
+            except Deadlock: pass""",
+    "explorations": """def test():
+            with Group() as g:
+                for _ in range(3): g.go(sleep, 1)
+        explore(test, schedules=n // 50, seed=1)
+        try: explore(lambda: (test(), 1 / 0), schedules=1)
+        except ZeroDivisionError: pass""",
     "scopes": """for _ in range(n):
             with cancel_scope() as scope, timeout(1000), shield():
                 go(scope.cancel).join()""",
@@ -64,7 +86,8 @@ KINDS = {
             with cancel_scope() as scope:
                 ts = [fork(Chan().recv) for _ in range(10)]
                 scope.cancel()
-                Chan().recv()""",
+                Chan().recv()
+            for t in ts: Goroutine.join(t)""",
     "expired": """for _ in range(n // 10):
             try:
                 with timeout(0): Chan().recv()
@@ -105,7 +128,7 @@ STEADY = """
         batch(100)
         gc.collect()
     counts = []
-    for _ in range(7):
+    for _ in range(15):
         batch(100)
         gc.collect()
         counts.append(sys.gettotalrefcount())
@@ -295,8 +318,15 @@ OPERATIONS = {
 }
 
 
+# 3.11 drops the exception when it has no memory for the frame object of a caller (take_ownership), and
+# asserts that a generator's stack is empty when it could not make the generator.
+FAIL_IN_CPYTHON = ("group", "expired")
+
+
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_an_allocation_that_fails_is_a_memory_error(program, name):
+    if hasattr(sys, "gettotalrefcount") and sys.version_info < (3, 12) and name in FAIL_IN_CPYTHON:
+        pytest.skip("CPython's own assertions do not hold without memory")
     testcapi = pytest.importorskip("_testcapi")
     if not hasattr(testcapi, "set_nomemory"):
         pytest.skip("no set_nomemory here")

@@ -165,6 +165,36 @@ def test_timers_of_a_stuck_worker_are_fired(program, body, how):
     assert program(STUCK.format(body=body, how=how)) == (0, "done\n", "")
 
 
+def test_what_was_fired_for_a_stuck_worker_runs_first(program):
+    """The worker itself fires the later ones, at a look around that may come before it is told."""
+    result = program("""
+        from gofer import *
+        import threading, time
+
+        def sleeper(d):
+            sleep(d)
+            log.append(d)
+
+        orders = set()
+        for phase in range(70):
+            log = []
+            gs = [go(sleeper, d) for d in (0.001, 0.02)]
+            until = time.monotonic() + 0.021
+            tick, event = after(0.002), threading.Event()
+            threading.Thread(target=lambda: (tick.recv(), event.set())).start()
+            for _ in range(phase):
+                gosched()
+            event.wait()
+            while time.monotonic() < until:
+                pass
+            for g in gs:
+                g.join()
+            orders.add(tuple(log))
+        print(orders)
+    """)
+    assert result == (0, "{(0.001, 0.02)}\n", "")
+
+
 # --- deadlock and the end -----------------------------------------------------------------------
 
 

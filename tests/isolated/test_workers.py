@@ -68,3 +68,36 @@ def test_no_deadlock_while_one_value_travels_between_workers(program):
     print("done")
     """)
     assert result == (0, "done\n", "")
+
+
+@pytest.mark.parametrize("used_again", [False, True])
+def test_who_waits_elsewhere_for_a_closed_descriptor_is_woken(program, used_again):
+    """Closed behind our back; another worker comes with the number, which may be in other hands."""
+    result = program(
+        f"""
+        import os, threading
+        from gofer import *
+        from gofer._core import FD_CLOSED, FD_READ, wait_fd
+
+        runtime.gomaxprocs(2)
+        workers = []
+
+        def wait():
+            workers.append(threading.get_ident())
+            return wait_fd(r, FD_READ, None)
+
+        r, w = os.pipe()
+        old = fork(wait)
+        while old.state != "waiting":           # we do not yield: another worker takes it
+            pass
+        os.close(r)
+        if {used_again}:
+            again, w = os.pipe()
+            os.write(w, b"x")
+            print(again == r, wait_fd(r, FD_READ, None) == FD_READ)
+        else:
+            print(wait_fd(r, FD_READ, None) == FD_CLOSED)
+        print(old.join() == FD_CLOSED, workers != [threading.get_ident()])
+        """
+    )
+    assert result == (0, f"{'True True' if used_again else 'True'}\nTrue True\n", "")

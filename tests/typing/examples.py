@@ -4,10 +4,10 @@ A line with `ignore` comments is a mistake that must be reported: a comment that
 an error itself.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator
 from datetime import timedelta
 from functools import partial
-from typing import Any, assert_type
+from typing import Any, Literal, assert_type
 
 import gofer
 from gofer import (
@@ -28,13 +28,21 @@ from gofer import (
     WaitGroup,
     after,
     after_func,
+    aio,
+    blocking,
+    cancel_scope,
     current,
     fork,
+    gather,
     go,
     gosched,
+    map,
+    race,
     run,
     select,
+    shield,
     sleep,
+    timeout,
 )
 from gofer.context import (
     CancelCauseFunc,
@@ -62,7 +70,7 @@ class Animal: ...
 class Cat(Animal): ...
 
 
-# --- starting goroutines: arguments are checked, results are known --------------------------------
+# --- starting goroutines: arguments are checked, results are known ------------------------------
 
 
 def starting() -> None:
@@ -105,11 +113,43 @@ def grouping(words: list[str]) -> None:
         assert_type(sum(task.join() for task in tasks), int)
 
 
+def number() -> int:
+    return 1
+
+
+def word() -> str:
+    return "one"
+
+
+def combining(words: list[str], numbers: Chan[int], fns: list[Callable[[], bytes]]) -> None:
+    assert_type(gather(number), list[int])
+    assert_type(gather(number, word), list[int | str])
+    assert_type(gather(number, word, gosched), list[int | str | None])
+    assert_type(gather(*fns), list[bytes])
+    gather(length)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    gather(number())  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+
+    assert_type(race(number), int)
+    assert_type(race(number, word), int | str)
+    assert_type(race(number, word, number), int | str)
+    assert_type(race(*fns), bytes)
+    race(number, 2)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
+
+    assert_type(map(length, words), Generator[int, None, None])
+    assert_type(map(length, words, limit=3), Generator[int, None, None])
+    assert_type(list(map(pow, numbers, [2.5])), list[Any])
+    assert_type(list(map(lambda a, b, c: (c, b), words, numbers, words)), list[tuple[str, int]])
+    map(length, numbers)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    map(length)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+    map(length, words, limit="3")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+    map(length, words).close()
+
+
 def a_task_is_covariant(task: Task[Cat]) -> Task[Animal]:
     return task
 
 
-# --- channels -------------------------------------------------------------------------------------
+# --- channels -----------------------------------------------------------------------------------
 
 
 def channels() -> None:
@@ -166,7 +206,7 @@ def selecting(jobs: Chan[str], results: SendChan[int], stop: RecvChan[None] | No
         assert_type(closed.index, int | None)
 
 
-# --- time -----------------------------------------------------------------------------------------
+# --- time ---------------------------------------------------------------------------------------
 
 
 def timing() -> None:
@@ -183,7 +223,28 @@ def timing() -> None:
         assert_type(now, float)
 
 
-# --- locks and friends ----------------------------------------------------------------------------
+# --- scopes -------------------------------------------------------------------------------------
+
+
+def limiting() -> int:
+    with timeout(1.5) as limit, timeout(timedelta(seconds=1)), timeout(None):
+        assert_type(limit, timeout)
+        assert_type(limit.expired, bool)
+    with cancel_scope() as scope:
+        assert_type(scope, cancel_scope)
+        assert_type(scope.cancel(), None)
+    assert_type(scope.cancelled, bool)  # reached: a cancelled scope goes on after its block
+    with shield() as guarded:
+        assert_type(guarded, shield)
+    timeout("1")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    timeout()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    cancel_scope(1)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    limit.expired = True  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
+    with timeout(1), shield():
+        return 1  # and so no return is missing here: these two let everything pass
+
+
+# --- locks and friends --------------------------------------------------------------------------
 
 
 def locking(mutex: Mutex, both_ways: RWMutex, permits: Semaphore, waiting: WaitGroup) -> None:
@@ -199,6 +260,34 @@ def locking(mutex: Mutex, both_ways: RWMutex, permits: Semaphore, waiting: WaitG
     assert_type(Pool(bytearray).get(), bytearray)
     assert_type(atomic.Int(1).add(2), int)
     assert_type(atomic.Ref("a").load(), str)
+
+
+# --- contexts -----------------------------------------------------------------------------------
+# --- calls that block, asyncio --------------------------------------------------------------------
+
+
+def calling() -> None:
+    assert_type(blocking(length, "four", factor=2), int)
+    blocking(length, 4)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    assert_type(blocking.wrap(length)("four", factor=2), int)
+    blocking.wrap(length)(4)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    assert_type(blocking.iter(["a"]), Iterator[str])
+    assert_type(blocking.limit(), int)
+
+
+async def crossing(numbers: Chan[int], source: RecvChan[int], sink: SendChan[int]) -> None:
+    assert_type(await aio.go(length, "four", factor=2), int)
+    await aio.go(length, 4)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    assert_type(await aio.recv(numbers), int)
+    assert_type(await aio.recv(source), int)
+    await aio.recv(sink)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    assert_type(await aio.recv_ok(source), tuple[int, Literal[True]] | tuple[None, Literal[False]])
+    await aio.send(numbers, 1)
+    await aio.send(sink, 1)
+    await aio.send(numbers.receiver, 1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    assert_type(await aio.select(source.recv, (sink.send, 1)), tuple[int, Any])
+    assert_type(aio.await_(aio.recv(source)), int)
+    aio.await_(length)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 # --- contexts -------------------------------------------------------------------------------------
@@ -244,7 +333,7 @@ class Custom:
 assert_type(with_cancel(Custom()), tuple[Context, CancelFunc])
 
 
-# --- the package ----------------------------------------------------------------------------------
+# --- the package --------------------------------------------------------------------------------
 
 assert_type(gofer.__version__, str)
 assert_type(gofer.runtime.gomaxprocs(), int)

@@ -14,7 +14,7 @@ What must stay true:
 from collections import deque
 from contextlib import suppress
 
-from gofer._core import Chan
+from gofer._core import Chan, chan_in, here
 from gofer._guard import Locker, lock_surely
 from gofer.errors import Closed
 
@@ -33,10 +33,11 @@ class Cond:
     mutex: the `Mutex` (or an `RWMutex`, used for writing) that who waits holds.
     """
 
-    __slots__ = ("__weakref__", "_lock", "_waiters")
+    __slots__ = ("__weakref__", "_bubble", "_lock", "_waiters")
 
     def __init__(self, mutex: Locker) -> None:
         self._lock = mutex
+        self._bubble = here()
         self._waiters: deque[Chan[str]] = deque()
 
     def wait(self) -> None:
@@ -48,7 +49,7 @@ class Cond:
         goroutine 1): the mutex is locked again first, and a signal already received goes to the
         next waiter.
         """
-        ticket: Chan[str] = Chan(1)
+        ticket: Chan[str] = chan_in(self._bubble, 1)
         self._waiters.append(ticket)
         try:
             self._lock.unlock()

@@ -2,7 +2,8 @@
 
 What must stay true: the function runs under the mutex, so who comes meanwhile waits until it has
 returned. The flag is set last, before the mutex is unlocked; seen without the mutex it means that
-everything the function did is done.
+everything the function did is done. What is no `Exception` ended the caller and not the work: it
+does not set the flag, so the cancellation of one caller can not leave the others without it.
 """
 
 from collections.abc import Callable
@@ -29,18 +30,27 @@ class Once:
     def do(self, fn: Callable[[], object]) -> None:
         """Call `fn()` if this is the first call of `do`; else return once that first call has.
 
-        As in Go: a call that raises is done too, and only its caller sees the exception; a `do` of
-        the same Once inside `fn` waits for itself. Who waits for the first call raises `Cancelled`
-        in a cancelled scope.
+        As in Go: a call that raises an `Exception` is done too, and only its caller sees it; a `do`
+        of the same Once inside `fn` waits for itself. What is no `Exception` (`Cancelled`,
+        `GoroutineExit`, `KeyboardInterrupt`) concerns the caller rather than the work: the next
+        call of `do` calls its `fn`. Who waits for the first call raises `Cancelled` in a cancelled
+        scope.
         """
         if self._done:
             return
         with self._mutex:
-            if not self._done:
-                try:
-                    fn()
-                finally:
-                    self._done = True
+            if self._is_done():
+                return
+            try:
+                fn()
+            except Exception:
+                self._done = True
+                raise
+            self._done = True
+
+    def _is_done(self) -> bool:
+        """Asked again: somebody else may have been quicker."""
+        return self._done
 
 
 def once_func(fn: Callable[[], object]) -> Callable[[], None]:

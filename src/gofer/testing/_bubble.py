@@ -34,22 +34,27 @@ class bubble:
     something made outside holds up the clock.
 
     When all are durably blocked and there is no timer, `Deadlock` is raised in the block, with the
-    place of every goroutine. The end of the block waits until all the others have ended; if they
-    never would, that is a `Deadlock` too. Whatever ends the block by an exception cancels them
-    first. An exception that escapes from a `go` function is no panic here: it cancels the bubble
-    and is raised by the block (an `ExceptionGroup` if there are several).
+    place of every goroutine.
+
+    The end of the block waits until all the others have ended. As in Go the clock stops there: if
+    they wait for it or for each other, that is a `Deadlock`, which names them. An exception that
+    ends the block, and such a `Deadlock`, cancels them, and the clock goes on for what they do on
+    their way out. An exception that escapes from a `go` function is no panic here: it cancels the
+    bubble and is raised by the block (an `ExceptionGroup` if there are several).
 
     `RuntimeError` inside another bubble. Works with any number of workers.
     """
 
-    __slots__ = ("_panics", "_scope")
+    __slots__ = ("__weakref__", "_panics", "_root", "_scope")
 
     def __init__(self) -> None:
         self._panics: list[BaseException] = []
-        self._scope = _core.bubble(self._panicked)
+        self._scope = _core.bubble()
+        self._root: _core.Goroutine | None = None
 
     def __enter__(self) -> "bubble":
-        self._scope.enter()
+        self._scope.enter(self._panicked)
+        self._root = _core.current()
         return self
 
     def __exit__(
@@ -58,6 +63,9 @@ class bubble:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> bool:
+        if self._root is not _core.current():
+            return self._scope.leave(error)  # which refuses
+        self._root = None
         if error is not None:
             self._scope.cancel()
         interrupt = self._wait_for_the_others()

@@ -13,12 +13,14 @@ import os
 import random
 import sys
 import sysconfig
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from types import CodeType, FrameType, ModuleType
-from typing import Any, Final, Literal, TypeAlias
+from types import CodeType, ModuleType
+from typing import Final, Literal, TypeAlias
 
 from gofer import _core
+from gofer.errors import Cancelled, GoroutineExit
 from gofer.testing._bubble import bubble
 
 __all__ = ["Exploration", "Livelock", "Strategy", "explore"]
@@ -29,9 +31,12 @@ _MODES: Final = {"random": 0, "pct": 1, "exhaustive": 2}
 
 _Choice: TypeAlias = tuple[int, int]  # of how many, the one that was chosen
 
+_PASSING: Final = (KeyboardInterrupt, SystemExit, GoroutineExit)
+"""What comes from outside, and says nothing about the schedule."""
+
 
 class Livelock(Exception):
-    """The goroutines of a schedule went on and on: it made more choices than `steps`."""
+    """The goroutines of a schedule went on and on: it took more than `steps`."""
 
 
 @dataclass(frozen=True)
@@ -131,30 +136,47 @@ _ROOTS: Final = tuple(
 )
 
 
+_GENERATED: Final = ("<frozen ", "<string>", "<attrs generated ")  # dataclasses and the like
+
+
 class _Tracer:
     """Makes each line of the program a point at which others may go on."""
 
     def __init__(self, within: Iterable[ModuleType]) -> None:
-        self._known: dict[str, bool] = {
-            module.__file__: True for module in within if module.__file__ is not None
-        }
+        self._known: dict[str, bool] = {}
+        self._within = tuple(place for module in within for place in _places(module))
         self.lines: list[_Line] | None = None  # recorded, when a list
 
-    def call(self, frame: FrameType, event: str, arg: object) -> Any:
-        name = frame.f_code.co_filename
-        known = self._known.get(name)
-        if known is None:
-            known = not name.startswith(("<frozen", *_ROOTS))
-            self._known[name] = known
-        return self.line if known else None
+    def start(self) -> None:
+        _core.explore_trace(self._known, self._is_the_programs, self.lines)
 
-    def line(self, frame: FrameType, event: str, arg: object) -> Any:
-        if event == "line":
-            _core.explore_point()
-            if self.lines is not None:
-                me = _core.current()
-                self.lines.append((me.id, me.name, frame.f_code, frame.f_lineno))
-        return self.line
+    def _is_the_programs(self, file: str) -> bool:
+        return file.startswith(self._within) or not file.startswith((*_GENERATED, *_ROOTS))
+
+
+def _places(module: ModuleType) -> Iterator[str]:
+    """Its file, or the folders of a package."""
+    if module.__spec__ is not None and module.__spec__.submodule_search_locations is not None:
+        for folder in module.__spec__.submodule_search_locations:
+            yield os.path.join(folder, "")
+    elif module.__file__ is not None:
+        yield module.__file__
+
+
+@contextmanager
+def _alone() -> Generator[None, None, None]:
+    """Without what would disturb a run; the trace function that is set inside ends with it."""
+    workers = _core.gomaxprocs(1)
+    collects = gc.isenabled()
+    gc.disable()  # its finalizers would run at other moments the next time
+    traced = sys.gettrace()
+    try:
+        yield
+    finally:
+        sys.settrace(traced)
+        if collects:
+            gc.enable()
+        _core.gomaxprocs(workers)
 
 
 @dataclass(frozen=True)
@@ -166,12 +188,15 @@ class _Run:
 def _run(fn: Callable[[], object], plan: _Plan, steps: int, tracer: _Tracer) -> _Run:
     """Run it under one schedule."""
     error: BaseException | None = None
-    workers = _core.gomaxprocs(1)
-    collects = gc.isenabled()
-    gc.disable()  # its finalizers would run at other moments the next time
-    traced = sys.gettrace()
+    choices: list[_Choice] = []
+    overran = begun = False
+
+    def end() -> None:
+        nonlocal choices, overran
+        choices, overran = _core.explore_end()
+
     try:
-        with bubble():
+        with ExitStack() as to_end, bubble():
             _core.explore_begin(
                 mode=_MODES[plan.strategy],
                 seed=plan.seed,
@@ -181,20 +206,19 @@ def _run(fn: Callable[[], object], plan: _Plan, steps: int, tracer: _Tracer) -> 
                 max_choices=steps,
                 prefix=list(plan.prefix),
             )
-            sys.settrace(tracer.call)
+            begun = True
+            to_end.callback(end)
+            to_end.enter_context(_alone())
+            tracer.start()
             fn()
     except BaseException as raised:
+        if not begun:
+            raise
         error = raised
-    finally:
-        sys.settrace(traced)
-        choices, overran = _core.explore_end()
-        if collects:
-            gc.enable()
-        _core.gomaxprocs(workers)
     try:
-        if overran:
+        if overran and not isinstance(error, _PASSING):
             livelock = Livelock(
-                f"the goroutines went on for more than {steps} choices and did not end: they wait "
+                f"the goroutines went on for more than {steps} steps and did not end: they wait "
                 "for each other without blocking, or need more steps (explore(..., steps=))"
             )
             livelock.__cause__ = error
@@ -224,7 +248,8 @@ def explore(
     """Run `fn()` under many schedules; raise what one of them raises, with how to have it again.
 
     Each run is in a `bubble` of its own, on one worker. Before each line of the program, and after
-    each operation that may wait, another goroutine may go on; which one is chosen by the strategy:
+    each operation that may wait, another goroutine may go on; which one, and which of several ready
+    cases a `select` carries out, is chosen by the strategy:
 
     - `"pct"`: at random by priorities that change `depth` - 1 times. Of n goroutines and k choices,
       a bug that takes `depth` of them in a certain order is found by a run with a probability of at
@@ -241,8 +266,10 @@ def explore(
         of strings or on other threads.
     schedules: how many to run, at most.
     seed: of the random ones, for the same ones again; None: another each time.
-    steps: so many choices in one run are a `Livelock`.
-    within: modules of the standard library or of installed packages in which others may go on too.
+    steps: more choices than that in one run, or calls of `gosched` when nobody else can run, are a
+        `Livelock`.
+    within: modules and packages of the standard library or of what is installed in which others may
+        go on too.
 
     `RuntimeError` in a bubble, and in a plain thread; `ValueError` for numbers out of range.
     """
@@ -256,6 +283,8 @@ def explore(
     ):
         if value < least:
             raise ValueError(f"explore({name}={value}): it is {least} or more")
+    if _core.here():
+        raise RuntimeError("explore() inside of a bubble: every schedule has a bubble of its own")
     tracer = _Tracer(within)
     if replay is not None:
         _try(fn, _Plan.parse(replay), steps, tracer, "")
@@ -286,12 +315,13 @@ def _explore_all(
 def _try(
     fn: Callable[[], object], plan: _Plan, steps: int, tracer: _Tracer, number: str
 ) -> list[_Choice]:
+    _core.gosched()  # the rest of the program is to have a turn, and may cancel us
     run = _run(fn, plan, steps, tracer)
     error = run.error
     if error is None:
         return run.choices
     try:
-        if not isinstance(error, (KeyboardInterrupt, SystemExit)):
+        if not isinstance(error, (*_PASSING, Cancelled)):
             error.add_note(f"schedule {number}again with explore(..., replay={str(plan)!r})")
             error.add_note(_story(fn, plan, steps, tracer, error))
         raise error
