@@ -40,6 +40,10 @@
     X(sock_connect, "socket", "_socket", "socket", "connect", patch_socket_connect) \
     X(sock_connect_ex, "socket", "_socket", "socket", "connect_ex", patch_socket_connect_ex) \
     X(sock_close, "socket", "_socket", "socket", "close", patch_socket_close) \
+    X(ssl_handshake, "ssl", "_ssl", "_SSLSocket", "do_handshake", patch_ssl_handshake) \
+    X(ssl_read, "ssl", "_ssl", "_SSLSocket", "read", patch_ssl_read) \
+    X(ssl_write, "ssl", "_ssl", "_SSLSocket", "write", patch_ssl_write) \
+    X(ssl_shutdown, "ssl", "_ssl", "_SSLSocket", "shutdown", patch_ssl_shutdown) \
     X(getaddrinfo, "socket", "_socket", NULL, "getaddrinfo", patch_in_python) \
     X(getnameinfo, "socket", "_socket", NULL, "getnameinfo", patch_in_python) \
     X(gethostbyname, "socket", "_socket", NULL, "gethostbyname", patch_in_python) \

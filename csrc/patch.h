@@ -57,6 +57,9 @@ void patch_end(void);
 /* Before anything is patched, and before sockets are; 0, or -1 with an exception. */
 int patch_watch_forks(void);
 int patch_know_sockets(void);
+/* Sockets of the module _ssl: a sample, a weak reference to the socket it was made for, and a type of sockets that
+   can be referred to weakly. */
+int patch_know_ssl(PyObject *sample, PyObject *ref, PyObject *type);
 
 /* --- for handlers --------------------------------------------------------------------------------------- */
 extern bool patch_ended;
@@ -100,6 +103,28 @@ bool patch_hand_over(PyObject *on, bool (*held)(PyObject *), void (*give)(PyObje
 bool patch_anybody_waits(void);
 void patch_forget_waiters(void);
 
+/* --- sockets: patch_socket.c ---------------------------------------------------------------------------- */
+bool patch_is_socket(PyObject *o);
+int patch_socket_fd(PyObject *s);                      /* -1: closed */
+int64_t patch_socket_timeout(PyObject *s);             /* ns; 0: non-blocking; negative: without limit */
+bool patch_fd_blocks(int fd);
+void patch_fd_unblock(int fd);
+/* Another object for the same descriptor, in non-blocking mode, of a type derived from the socket's (NULL: of
+   that); to be given to patch_double_over, with any exception set or none. */
+PyObject *patch_double(PyObject *s, PyTypeObject *type);
+void patch_double_over(PyObject *twin);
+
+typedef struct limit { int64_t until; struct timers *clock; } limit;
+int patch_limit(limit *l, G *g, int64_t timeout);      /* as a socket has it; 0, or -1 with an exception */
+int64_t patch_limit_left(const limit *l);
+
+/* Parks until it is ready: 1, 0 when the time is over, -1 with an exception; that it was closed is one. */
+int patch_wait_fd(G *g, int fd, uint8_t events, int64_t ns);
+/* The same for a thread, without limit; 0, or -1 with an exception. */
+int patch_poll_fd(int fd, uint8_t events);
+/* NULL with TimeoutError. */
+PyObject *patch_timed_out(const char *text);
+
 /* --- handlers ----------------------------------------------------------------------------------------- */
 PyObject *patch_sleep(const call *c);
 PyObject *patch_get_ident(const call *c);
@@ -120,6 +145,10 @@ PyObject *patch_socket_connect(const call *c);
 PyObject *patch_socket_connect_ex(const call *c);
 PyObject *patch_socket_close(const call *c);
 PyObject *patch_os_close(const call *c);
+PyObject *patch_ssl_read(const call *c);
+PyObject *patch_ssl_write(const call *c);
+PyObject *patch_ssl_handshake(const call *c);
+PyObject *patch_ssl_shutdown(const call *c);
 PyObject *patch_queue_get(const call *c);
 PyObject *patch_queue_put(const call *c);
 

@@ -24,8 +24,10 @@ static PyTypeObject *socket_type;
 static Py_ssize_t fd_at, timeout_at;             /* found by trying, see patch_know_sockets */
 
 static int *fd_of(PyObject *s) { return (int *)((char *)s + fd_at); }
-/* Nanoseconds; 0: non-blocking; negative: without limit. */
 static int64_t *timeout_of(PyObject *s) { return (int64_t *)((char *)s + timeout_at); }
+int patch_socket_fd(PyObject *s) { return *fd_of(s); }
+int64_t patch_socket_timeout(PyObject *s) { return *timeout_of(s); }
+bool patch_is_socket(PyObject *o) { return socket_type && PyObject_TypeCheck(o, socket_type); }
 
 static int find_fields(PyObject *s) {
     PyObject *fd = PyObject_CallMethod(s, "fileno", NULL), *none = NULL;
@@ -67,36 +69,46 @@ int patch_know_sockets(void) {
 }
 
 /* --- calling without blocking ------------------------------------------------------------------------------ */
-/* As if the socket were in non-blocking mode. */
-static PyObject *call_double(const call *c) {
-    PyObject *twin = socket_type->tp_alloc(socket_type, 0);
+PyObject *patch_double(PyObject *s, PyTypeObject *type) {
+    if (!type) type = socket_type;
+    PyObject *twin = type->tp_alloc(type, 0);
     if (!twin) return NULL;
     size_t head = sizeof(PyObject);
-    memcpy((char *)twin + head, (char *)c->self + head, (size_t)socket_type->tp_basicsize - head);
+    memcpy((char *)twin + head, (char *)s + head, (size_t)socket_type->tp_basicsize - head);
     *timeout_of(twin) = 0;
+    return twin;
+}
+
+void patch_double_over(PyObject *twin) {
+    PyObject *error = PyErr_Occurred() ? ps_take_exception() : NULL;
+    *fd_of(twin) = -1;
+    Py_DECREF(twin);
+    if (error) ps_raise(error);
+}
+
+static PyObject *call_double(const call *c) {
+    PyObject *twin = patch_double(c->self, NULL);
+    if (!twin) return NULL;
     call again = *c;
     again.self = twin;
     PyObject *result = patch_as_before(&again);
-    *fd_of(twin) = -1;
-    PyObject *error = result ? NULL : ps_take_exception();
-    Py_DECREF(twin);
-    if (error) ps_raise(error);
+    patch_double_over(twin);
     return result;
 }
 
-static bool is_blocking(int fd) {
+bool patch_fd_blocks(int fd) {
     int flags = fcntl(fd, F_GETFL);
     return flags >= 0 && !(flags & O_NONBLOCK);
 }
 
-static void make_nonblocking(int fd) {
+void patch_fd_unblock(int fd) {
     int flags = fcntl(fd, F_GETFL);
     if (flags >= 0 && !(flags & O_NONBLOCK)) fcntl(fd, F_SETFL, flags | O_NONBLOCK);
 }
 
 static PyObject *call_now(const call *c) {
     if (*timeout_of(c->self) > 0) return call_double(c);
-    make_nonblocking(*fd_of(c->self));
+    patch_fd_unblock(*fd_of(c->self));
     return patch_as_before(c);
 }
 
@@ -111,14 +123,12 @@ static bool would_block(void) {
 static const int64_t FULL_NS = 5000000;
 
 /* --- waiting ----------------------------------------------------------------------------------------------- */
-static PyObject *timed_out(void) {
-    PyErr_SetString(PyExc_TimeoutError, "timed out");
+PyObject *patch_timed_out(const char *text) {
+    PyErr_SetString(PyExc_TimeoutError, text);
     return NULL;
 }
 
-typedef struct { int64_t until; timers *clock; } limit;
-
-static int limit_begin(limit *l, G *g, int64_t timeout) {
+int patch_limit(limit *l, G *g, int64_t timeout) {
     *l = (limit){ NEVER, NULL };
     if (timeout < 0) return 0;
     if (!(l->clock = timers_of(g))) return -1;
@@ -126,13 +136,12 @@ static int limit_begin(limit *l, G *g, int64_t timeout) {
     return 0;
 }
 
-static int64_t limit_left(const limit *l) {
+int64_t patch_limit_left(const limit *l) {
     if (l->until == NEVER) return NEVER;
     int64_t left = l->until - timers_clock(l->clock);
     return left > 0 ? left : 0;
 }
 
-/* 1: ready, 0: the time is over, -1 with an exception; that the descriptor was closed is one. */
 int patch_wait_fd(G *g, int fd, uint8_t events, int64_t ns) {
     fd_wait *w = mem_calloc(sizeof *w);
     if (!w) { PyErr_NoMemory(); return -1; }
@@ -147,20 +156,25 @@ int patch_wait_fd(G *g, int fd, uint8_t events, int64_t ns) {
     return -1;
 }
 
+int patch_poll_fd(int fd, uint8_t events) {
+    struct pollfd p = { fd, events == FD_READ ? POLLIN : POLLOUT, 0 };
+    int n, error;
+    Py_BEGIN_ALLOW_THREADS
+    n = poll(&p, 1, -1);
+    error = errno;
+    Py_END_ALLOW_THREADS
+    return n < 0 && error == EINTR ? PyErr_CheckSignals() : 0;
+}
+
 /* A thread calls, on a descriptor that may have been made non-blocking here. */
 static PyObject *call_in_thread(const call *c, uint8_t events) {
     for (;;) {
         PyObject *result = patch_as_before(c);
         if (result || !socket_type || *timeout_of(c->self) >= 0) return result;
         int fd = *fd_of(c->self);
-        if (!PyErr_ExceptionMatches(PyExc_BlockingIOError) || is_blocking(fd)) return NULL;
+        if (!PyErr_ExceptionMatches(PyExc_BlockingIOError) || patch_fd_blocks(fd)) return NULL;
         PyErr_Clear();
-        struct pollfd p = { fd, events == FD_READ ? POLLIN : POLLOUT, 0 };
-        int n;
-        Py_BEGIN_ALLOW_THREADS
-        n = poll(&p, 1, -1);
-        Py_END_ALLOW_THREADS
-        if (n < 0 && errno == EINTR && PyErr_CheckSignals() < 0) return NULL;
+        if (patch_poll_fd(fd, events) < 0) return NULL;
     }
 }
 
@@ -169,16 +183,17 @@ static PyObject *call_cooperatively(const call *c, uint8_t events) {
     limit l;
     if (!g) return call_in_thread(c, events);
     if (*timeout_of(c->self) == 0 || *fd_of(c->self) < 0) return patch_as_before(c);
-    if (limit_begin(&l, g, *timeout_of(c->self)) < 0) return NULL;
+    if (patch_limit(&l, g, *timeout_of(c->self)) < 0) return NULL;
     for (int round = 1;; round++) {
         PyObject *result = call_now(c);
         if (result) { g_could_switch(); return result; }
         if (!would_block()) return NULL;
-        int64_t left = limit_left(&l);
+        int64_t left = patch_limit_left(&l);
+        if (left == 0) return patch_timed_out("timed out");
         if (events == FD_WRITE && round % 4 == 0 && timer_sleep(g, left < FULL_NS ? left : FULL_NS) < 0) return NULL;
         int ready = patch_wait_fd(g, *fd_of(c->self), events, left);
         if (ready < 0) return NULL;
-        if (ready == 0) return timed_out();
+        if (ready == 0) return patch_timed_out("timed out");
         if (*timeout_of(c->self) == 0) return patch_as_before(c);
     }
 }
@@ -243,9 +258,10 @@ static Py_ssize_t send_now(PyObject *s, G *g, const message *m, bool all, limit 
             PyErr_SetFromErrno(PyExc_OSError);
             return -1;
         }
-        int ready = patch_wait_fd(g, *fd_of(s), FD_WRITE, limit_left(l));
-        if (ready < 0) return -1;
-        if (ready == 0) { timed_out(); return -1; }
+        int64_t left = patch_limit_left(l);
+        int ready = left ? patch_wait_fd(g, *fd_of(s), FD_WRITE, left) : 0;
+        if (ready == 0) patch_timed_out("timed out");
+        if (ready <= 0) return -1;
     } while ((all || sent == 0) && sent < m->data.len);
     return sent;
 }
@@ -257,7 +273,7 @@ static PyObject *send_cooperatively(const call *c, bool whole, PyObject *(*in_th
     int64_t timeout = *timeout_of(c->self);
     if (!g || timeout == 0 || *fd_of(c->self) < 0) return in_thread(c);
     if (!take_message(c, &m)) return patch_as_before(c);
-    Py_ssize_t sent = limit_begin(&l, g, timeout) < 0 ? -1 : send_now(c->self, g, &m, whole || timeout < 0, &l);
+    Py_ssize_t sent = patch_limit(&l, g, timeout) < 0 ? -1 : send_now(c->self, g, &m, whole || timeout < 0, &l);
     PyBuffer_Release(&m.data);
     if (sent < 0) return NULL;
     g_could_switch();
@@ -269,7 +285,7 @@ static PyObject *send_in_thread(const call *c) { return call_in_thread(c, FD_WRI
 /* In a thread, on a descriptor that does not block any more: what was there before would stop half-way. */
 static PyObject *sendall_in_thread(const call *c) {
     int fd = *fd_of(c->self);
-    if (*timeout_of(c->self) >= 0 || fd < 0 || is_blocking(fd)) return patch_as_before(c);
+    if (*timeout_of(c->self) >= 0 || fd < 0 || patch_fd_blocks(fd)) return patch_as_before(c);
     message m;
     if (!take_message(c, &m)) return patch_as_before(c);
     Py_ssize_t sent = 0;
@@ -303,7 +319,7 @@ PyObject *patch_socket_sendall(const call *c) { return send_cooperatively(c, tru
 /* --- connect, connect_ex ------------------------------------------------------------------------------------- */
 /* 0, or the errno; -1 with an exception. */
 static int wait_connected(PyObject *s, G *g, const limit *l) {
-    int ready = patch_wait_fd(g, *fd_of(s), FD_WRITE, limit_left(l)), error = 0;
+    int ready = patch_wait_fd(g, *fd_of(s), FD_WRITE, patch_limit_left(l)), error = 0;
     socklen_t size = sizeof error;
     if (ready < 0) return -1;
     if (ready == 0) return EAGAIN;               /* as connect_ex says it of a time-out */
@@ -333,7 +349,7 @@ static PyObject *connect_cooperatively(const call *c, bool ex) {
     limit l;
     int64_t timeout = *timeout_of(c->self);
     if (!g || timeout == 0 || *fd_of(c->self) < 0) return connect_as_before(c);
-    if (limit_begin(&l, g, timeout) < 0) return NULL;
+    if (patch_limit(&l, g, timeout) < 0) return NULL;
     for (;;) {
         PyObject *result = call_now(c);
         int error = errno_of(result, ex);
@@ -348,7 +364,7 @@ static PyObject *connect_cooperatively(const call *c, bool ex) {
             continue;
         }
         if (error == EINPROGRESS && (error = wait_connected(c->self, g, &l)) < 0) return NULL;
-        else if (error == EAGAIN && !ex) return timed_out();
+        else if (error == EAGAIN && !ex) return patch_timed_out("timed out");
         if (ex) return PyLong_FromLong(error);
         if (!error) Py_RETURN_NONE;
         errno = error;

@@ -42,6 +42,13 @@ static PyObject *py_poll_registered(PyObject *module, PyObject *poll) {
     return PyDict_Copy(registered);
 }
 
+static PyObject *py_patch_know_ssl(PyObject *module, PyObject *args) {
+    PyObject *sample, *ref, *type;
+    if (!PyArg_ParseTuple(args, "OOO!:patch_know_ssl", &sample, &ref, &PyType_Type, &type)
+            || patch_know_ssl(sample, ref, type) < 0) return NULL;
+    Py_RETURN_NONE;
+}
+
 static PyObject *py_patch_end(PyObject *module, PyObject *unused) {
     patch_end();
     Py_RETURN_NONE;
@@ -54,6 +61,7 @@ static PyMethodDef functions[] = {
     {"patch_waits", py_patch_waits, METH_NOARGS, NULL},
     {"poll_registered", py_poll_registered, METH_O, NULL},
     {"parks", py_parks, METH_NOARGS, NULL},
+    {"patch_know_ssl", py_patch_know_ssl, METH_VARARGS, NULL},
     {"patch_end", py_patch_end, METH_NOARGS, NULL},
     {NULL},
 };

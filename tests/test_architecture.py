@@ -120,7 +120,7 @@ PYTHON_ROOMS = {
     "goroutine": {"_core", "errors", "_check", "_report", "scope"},
     "combine": {"_core", "errors", "_check", "goroutine"},
     "runtime": {"_core", "errors", "_report", "scope", "goroutine", "chan", "time", "sync"},
-    "stdlib": {"_core", "blocking", "scope"},
+    "stdlib": {"_core", "blocking", "errors", "scope"},
     "testing": {"_core", "errors", "_report", "scope", "runtime"},
     "__init__": ALL,
     "cli": ALL,

@@ -749,12 +749,13 @@ def test_a_child_is_not_lost_to_who_was_cancelled():
 
 
 def test_subprocess_timeout():
-    child = subprocess.Popen(CHILD, stdin=subprocess.PIPE)
+    child = subprocess.Popen(["sleep", "1000"], stdout=subprocess.PIPE)
     with pytest.raises(subprocess.TimeoutExpired):
         child.wait(0.02)
     with pytest.raises(subprocess.TimeoutExpired):
         child.communicate(timeout=0.02)
-    child.communicate(b"x")
+    child.kill()
+    assert child.communicate() == (b"", None)
 
 
 # --- names --------------------------------------------------------------------------------------

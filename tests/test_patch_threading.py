@@ -86,6 +86,16 @@ def rlock():
     return Point(wait, lambda: gate.send(None), wait, False)
 
 
+def notify(condition):
+    """One that waits, or is about to."""
+    while True:
+        with condition:
+            if condition._waiters:
+                condition.notify()
+                return
+        gosched()
+
+
 @point
 def condition():
     it = threading.Condition()
@@ -94,11 +104,7 @@ def condition():
         with it:
             return it.wait(seconds)
 
-    def wake():
-        with it:
-            it.notify()
-
-    return Point(wait, wake, wait, False)
+    return Point(wait, lambda: notify(it), wait, False)
 
 
 @point
@@ -109,11 +115,7 @@ def condition_of_a_lock():
         with it:
             return it.wait(seconds)
 
-    def wake():
-        with it:
-            it.notify()
-
-    return Point(wait, wake, wait, False)
+    return Point(wait, lambda: notify(it), wait, False)
 
 
 @point
@@ -200,7 +202,7 @@ def made(name):
         it.wake()
 
     yield it._replace(wake=wake)
-    if not woken and name != "barrier":
+    if not woken and name not in ("barrier", "condition", "condition_of_a_lock"):
         it.wake()
 
 

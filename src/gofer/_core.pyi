@@ -225,6 +225,9 @@ def patch_locals(on: bool, /) -> None: ...
 def patch_waits() -> bool:
     """Whether a goroutine waits for what only a patched function would wake it from."""
 
+def patch_know_ssl(sample: Any, ref: Any, double: type, /) -> None:
+    """Where in a `_SSLSocket` the weak reference to its socket lies, found from a sample."""
+
 def patch_end() -> None:
     """From now on everything is as before, in all goroutines."""
 

@@ -2,37 +2,36 @@
 
 What must stay true:
 - Behaviour is replaced and not names. Almost all of it are C functions, exchanged in place by the
-  core (csrc/patch.h); where none can be, a method of the Python class above it (`_above`).
+  core (csrc/patch.h); where none can be, an attribute of the Python class above it (`_above`).
 - In a thread that runs no goroutines everything does what it did before.
 - A part is patched as a whole or not at all.
+
+The module of a part, `gofer.stdlib._part`, is imported when it is patched: with it comes what it is
+about. It has STAND_INS, functions that are called in place of C functions, and, where it needs them,
+ABOVE, `begin()` and `end()`.
 """
 
 from collections.abc import Iterable
-from typing import Final
+from importlib import import_module
+from typing import Any, Final
 
 from gofer import _core
-from gofer.stdlib import _os, _select, _socket, _threading
-from gofer.stdlib._above import Above
 
 __all__ = ["patch", "patched", "unpatch"]
 
-_PARTS: Final = ("time", "threading", "queue", "socket", "select", "os")
-_ABOVE: Final[dict[str, tuple[Above, ...]]] = {"threading": _threading.ABOVE}
+_PARTS: Final = ("time", "threading", "queue", "socket", "ssl", "select", "os")
+_IN_C: Final = frozenset({"time", "queue"})  # nothing of these is in Python
 
-_patched: set[str] = set()
-
-for _stand_ins in (_os.STAND_INS, _select.STAND_INS, _socket.STAND_INS, _threading.STAND_INS):
-    for _name, _stand_in in _stand_ins.items():
-        _core.patch_leaf(_name, _stand_in)
+_patched: dict[str, Any] = {}  # the module of each part that is; None: it has none
 
 
 def patch(*, only: Iterable[str] | None = None, exclude: Iterable[str] = ()) -> None:
     """Make the standard library cooperative: what blocks a thread parks the goroutine instead.
 
     Behaviour is replaced, not names: every reference that was ever taken, `from time import sleep`
-    too, and every lock and queue that exists already is cooperative from then on. Plain threads see
-    no difference, and may share all of it with goroutines. May be called at any time, from anywhere,
-    and again.
+    too, and every lock, queue and socket that exists already is cooperative from then on. Plain
+    threads see no difference, and may share all of it with goroutines. May be called at any time,
+    from anywhere, and again.
 
     `only` names the parts to patch, by default all, and `exclude` those to leave alone: `patched()`
     lists those there are. `ValueError` for a name that is none.
@@ -40,12 +39,7 @@ def patch(*, only: Iterable[str] | None = None, exclude: Iterable[str] = ()) -> 
     wanted = _names("only", _PARTS if only is None else only) - _names("exclude", exclude)
     for part in _PARTS:
         if part in wanted and part not in _patched:
-            _core.patch_part(part, True)
-            for method in _ABOVE.get(part, ()):
-                method.put()
-            if part == "threading":
-                _core.patch_locals(True)
-            _patched.add(part)
+            _begin(part)
 
 
 def unpatch() -> None:
@@ -61,19 +55,36 @@ def unpatch() -> None:
         )
     for part in reversed(_PARTS):
         if part in _patched:
-            _core.patch_part(part, False)
-            for method in _ABOVE.get(part, ()):
-                method.take_away()
-            if part == "threading":
-                _core.patch_locals(False)
-            if part == "socket":
-                _socket.restore()
-            _patched.discard(part)
+            _end(part)
 
 
 def patched() -> dict[str, bool]:
     """The parts that `patch()` knows, and whether each is patched now."""
     return {part: part in _patched for part in _PARTS}
+
+
+def _begin(part: str) -> None:
+    module: Any = None if part in _IN_C else import_module(f"gofer.stdlib._{part}")
+    for name, stand_in in getattr(module, "STAND_INS", {}).items():
+        _core.patch_leaf(name, stand_in)
+    getattr(module, "begin", _nothing)()
+    _core.patch_part(part, True)
+    for above in getattr(module, "ABOVE", ()):
+        above.put()
+    _patched[part] = module
+
+
+def _end(part: str) -> None:
+    module = _patched[part]
+    _core.patch_part(part, False)
+    for above in getattr(module, "ABOVE", ()):
+        above.take_away()
+    getattr(module, "end", _nothing)()
+    del _patched[part]
+
+
+def _nothing() -> None:
+    pass
 
 
 def _names(what: str, names: Iterable[str]) -> set[str]:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from gofer.blocking import blocking
 
-__all__ = ["STAND_INS", "restore"]
+__all__ = ["STAND_INS", "end"]
 
 _ADDRESS: Final = re.compile(r"[0-9.]*|.*:.*")  # nobody need be asked for these
 
@@ -43,7 +43,7 @@ STAND_INS: Final[dict[str, Callable[..., Any]]] = {
 }
 
 
-def restore() -> None:
+def end() -> None:
     """Descriptors that goroutines have made non-blocking block again, as Python takes them to do."""
     for sock in gc.get_objects():
         if isinstance(sock, socket.socket) and sock.gettimeout() is None and sock.fileno() >= 0:

@@ -12,7 +12,7 @@ from gofer.blocking import blocking
 from gofer.scope import shield
 from gofer.stdlib._above import Above
 
-__all__ = ["ABOVE", "STAND_INS"]
+__all__ = ["ABOVE", "STAND_INS", "begin", "end"]
 
 # Attributes that typeshed does not know.
 _threading: Any = threading
@@ -143,3 +143,11 @@ ABOVE: Final = (
     _SHUTDOWN,
     *([_END] if hasattr(threading.Thread, "_wait_for_tstate_lock") else []),
 )
+
+
+def begin() -> None:
+    _core.patch_locals(True)
+
+
+def end() -> None:
+    _core.patch_locals(False)
