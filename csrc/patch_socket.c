@@ -344,11 +344,15 @@ static PyObject *connect_as_before(const call *c) {
     return patch_as_before(c);
 }
 
-static PyObject *connect_cooperatively(const call *c, bool ex) {
-    G *g = patch_goroutine();
+/* The address without names, which the C library would ask for; a new reference, or NULL with an exception. */
+static PyObject *without_names(const call *c) {
+    PyObject *address = patch_arg(c, 0, NULL), *args[] = { c->self, address };
+    return c->leaf->python && address ? PyObject_Vectorcall(c->leaf->python, args, 2, NULL) : Py_XNewRef(address);
+}
+
+static PyObject *connect_in_turns(const call *c, G *g, bool ex) {
     limit l;
     int64_t timeout = *timeout_of(c->self);
-    if (!g || timeout == 0 || *fd_of(c->self) < 0) return connect_as_before(c);
     if (patch_limit(&l, g, timeout) < 0) return NULL;
     for (;;) {
         PyObject *result = call_now(c);
@@ -370,6 +374,19 @@ static PyObject *connect_cooperatively(const call *c, bool ex) {
         errno = error;
         return PyErr_SetFromErrno(PyExc_OSError);
     }
+}
+
+static PyObject *connect_cooperatively(const call *c, bool ex) {
+    G *g = patch_goroutine();
+    if (!g || c->n != 1 || *timeout_of(c->self) == 0 || *fd_of(c->self) < 0) return connect_as_before(c);
+    PyObject *address = without_names(c);
+    if (!address) return NULL;
+    call again = *c;
+    again.args = &address;
+    again.a = address;
+    PyObject *result = connect_in_turns(&again, g, ex);
+    Py_DECREF(address);
+    return result;
 }
 
 PyObject *patch_socket_connect(const call *c) { return connect_cooperatively(c, false); }

@@ -7,11 +7,12 @@ from contextlib import suppress
 from time import sleep as sleep_taken_before
 
 import pytest
-from shared import in_thread
-from shared.canary import beats_under
 
 import gofer
 from gofer import Cancelled, cancel_scope, fork, patch, patched, unpatch
+
+from shared import in_thread
+from shared.canary import beats_under
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -199,12 +200,11 @@ def test_run_patches(program, tmp_path):
         """
         import subprocess, sys
         code = "import gofer; print(all(gofer.patched().values()))"
-        print(subprocess.run([sys.executable, "-m", "gofer", "run", "-c", code], capture_output=True, text=True).stdout)
+        command = [sys.executable, "-m", "gofer", "run", "-c", code]
+        print(subprocess.run(command, capture_output=True, text=True).stdout)
         """
     )
     assert outcome.out.split() == ["True"]
-
-
 
 
 def test_end_waits_for_threads(program):
@@ -333,7 +333,8 @@ def test_fork(program):
 
         def wait():
             threading.current_thread()
-            lock.acquire()
+            with lock:
+                pass
 
         def fork():
             threading.current_thread()
@@ -346,8 +347,8 @@ def test_fork(program):
             if pid == 0:
                 child()
             rlock.release()
+            lock.release()
             for waiter in waiters:
-                lock.release()
                 waiter.join()
             return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
@@ -365,9 +366,9 @@ def test_ctrl_c(program):
         import gofer
         gofer.patch()
         q = queue.Queue()
-        for wait in (threading.Event().wait, q.get, threading.Lock().__enter__, queue.SimpleQueue().get):
-            if wait.__name__ == "__enter__":
-                wait()
+        lock = threading.Lock()
+        lock.acquire()
+        for wait in (threading.Event().wait, q.get, lock.__enter__, queue.SimpleQueue().get):
             gofer.after_func(0.05, os.kill, os.getpid(), signal.SIGINT)
             try:
                 wait()

@@ -20,10 +20,11 @@ import urllib.request
 from typing import NamedTuple
 
 import pytest
-from shared import in_thread
-from shared.canary import beats_under
 
 from gofer import Cancelled, Group, cancel_scope, fork, go, gosched, patch, timeout, unpatch
+
+from shared import in_thread
+from shared.canary import beats_under
 
 pytestmark = pytest.mark.usefixtures("nothing_left", "cooperative", "not_cancelled")
 
@@ -41,7 +42,13 @@ def cooperative():
 def closing():
     """`closing(thing)` returns it, and closes it in the end."""
     with contextlib.ExitStack() as stack:
-        yield lambda *things: [stack.enter_context(contextlib.closing(t)) for t in things][0]
+
+        def close_later(*things):
+            for thing in things:
+                stack.enter_context(contextlib.closing(thing))
+            return things[0]
+
+        yield close_later
 
 
 @pytest.fixture
@@ -269,7 +276,7 @@ waiting_for_a_child("waitid", lambda child: os.waitid(os.P_PID, child.pid, os.WE
 
 
 @pytest.fixture(params=POINTS)
-def point(request):  # noqa: F811
+def point(request):
     it = POINTS[request.param]()
     yield it
     for thing in it.sockets:
@@ -338,7 +345,9 @@ def test_timeout_of_gofer(point):
 # --- the modes of sockets -----------------------------------------------------------------------
 
 
-RECEIVE = [name for name in POINTS if name.startswith(("recv", "send", "accept")) and name != "makefile"]
+RECEIVE = [
+    name for name in POINTS if name.startswith(("recv", "send", "accept")) and name != "makefile"
+]
 
 
 @pytest.mark.parametrize("name", RECEIVE)
@@ -632,7 +641,9 @@ def server(request):
 
 
 def ask(port, n):
-    with urllib.request.urlopen(f"http://localhost:{port}/{n}", timeout=50 if n % 2 else None) as reply:
+    with urllib.request.urlopen(
+        f"http://localhost:{port}/{n}", timeout=50 if n % 2 else None
+    ) as reply:
         return reply.read()
 
 
@@ -644,10 +655,13 @@ def test_http(server):
             assert connection.getresponse().read() == f"/{n}.{k}".encode() * 1000
         connection.close()
 
+    def check(n):
+        assert ask(server, n) == f"/{n}".encode() * 1000
+
     with Group() as group:
         for n in range(MANY):
             group.go(keep_asking, n)
-            group.go(lambda n=n: ask(server, n) == f"/{n}".encode() * 1000 or pytest.fail())
+            group.go(check, n)
 
 
 def test_http_clients_that_are_cancelled(server, rng):
@@ -716,7 +730,11 @@ def test_subprocesses():
 
     def child(n):
         done = subprocess.run(
-            [sys.executable, "-S", "-c", code], input=f"n {n}", capture_output=True, text=True, timeout=100
+            [sys.executable, "-S", "-c", code],
+            input=f"n {n}",
+            capture_output=True,
+            text=True,
+            timeout=100,
         )
         assert (done.returncode, done.stdout, done.stderr) == (3, f"N {n}\n", "")
 
@@ -765,7 +783,10 @@ def test_names(one_worker):
     assert socket.getaddrinfo("127.0.0.1", 80, type=socket.SOCK_STREAM)[0][4] == ("127.0.0.1", 80)
     assert socket.getaddrinfo(host="localhost", port=None)
     assert fork(socket.gethostbyname, "localhost").join() == "127.0.0.1"
-    assert socket.getnameinfo(("127.0.0.1", 80), socket.NI_NUMERICHOST | socket.NI_NUMERICSERV) == ("127.0.0.1", "80")
+    assert socket.getnameinfo(("127.0.0.1", 80), socket.NI_NUMERICHOST | socket.NI_NUMERICSERV) == (
+        "127.0.0.1",
+        "80",
+    )
 
 
 # --- programs -----------------------------------------------------------------------------------

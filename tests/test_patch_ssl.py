@@ -1,4 +1,4 @@
-"""TLS in goroutines: handshakes, data, the end, time-outs, cancellation; threads on the other side."""
+"""TLS in goroutines: handshakes, data, the end, time-outs, cancellation, threads."""
 
 import shutil
 import socket
@@ -6,9 +6,10 @@ import subprocess
 import threading
 
 import pytest
-from shared.canary import beats_under
 
 from gofer import Cancelled, Group, cancel_scope, fork, gosched, patch, timeout, unpatch
+
+from shared.canary import beats_under
 
 ssl = pytest.importorskip("ssl")
 
@@ -30,8 +31,13 @@ def contexts(tmp_path_factory):
         pytest.skip("there is no openssl to make a certificate")
     folder = tmp_path_factory.mktemp("tls")
     key, certificate = folder / "key.pem", folder / "certificate.pem"
-    command = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext subjectAltName=DNS:localhost"
-    subprocess.run([*command.split(), "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    command = (
+        "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost "
+        "-addext subjectAltName=DNS:localhost"
+    )
+    subprocess.run(
+        [*command.split(), "-keyout", key, "-out", certificate], check=True, capture_output=True
+    )
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server.load_cert_chain(certificate, key)
     return server, ssl.create_default_context(cafile=certificate)
@@ -46,7 +52,9 @@ class Pair:
         b.settimeout(limit)
         server, client = contexts
         self.server = server.wrap_socket(a, server_side=True, do_handshake_on_connect=False)
-        self.client = client.wrap_socket(b, server_hostname="localhost", do_handshake_on_connect=False)
+        self.client = client.wrap_socket(
+            b, server_hostname="localhost", do_handshake_on_connect=False
+        )
 
     def shake(self):
         task = fork(self.server.do_handshake)
@@ -90,7 +98,10 @@ def test_reading_parks(pair, one_worker):
 def test_writing_parks(pair, one_worker):
     pair.shake()
     readers = []
-    beats_under(lambda: pair.client.sendall(BIG * 3), lambda: readers.append(fork(read, pair.server, 3 * len(BIG))))
+    beats_under(
+        lambda: pair.client.sendall(BIG * 3),
+        lambda: readers.append(fork(read, pair.server, 3 * len(BIG))),
+    )
     assert readers[0].join() == BIG * 3
 
 
@@ -256,7 +267,9 @@ def test_many_connections(contexts):
                 tls.sendall(data)
 
     def call(n):
-        with socket.create_connection(listener.getsockname(), timeout=100 if n % 2 else None) as sock:
+        with socket.create_connection(
+            listener.getsockname(), timeout=100 if n % 2 else None
+        ) as sock:
             with client.wrap_socket(sock, server_hostname="localhost") as tls:
                 for k in range(5):
                     message = bytes([n, k]) * 5000

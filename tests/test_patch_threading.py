@@ -4,17 +4,20 @@ A point is something that waits. `wait` does it where it would take for ever, `w
 waits go on, from a goroutine or a thread, and `limited(seconds)` waits for so long at most.
 """
 
+import logging
 import queue
+import signal
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
 import pytest
-from shared import in_thread
-from shared.canary import beats_under
 
 from gofer import Cancelled, Chan, Group, cancel_scope, fork, go, gosched, patch, timeout, unpatch
+
+from shared import in_thread
+from shared.canary import beats_under
 
 pytestmark = pytest.mark.usefixtures("nothing_left", "cooperative", "not_cancelled")
 
@@ -165,7 +168,9 @@ def simple_queue():
 @point
 def simple_queue_by_position():
     it = queue.SimpleQueue()
-    return Point(lambda: it.get(True), lambda: it.put_nowait(1), lambda s: it.get(True, s), queue.Empty)
+    return Point(
+        lambda: it.get(True), lambda: it.put_nowait(1), lambda s: it.get(True, s), queue.Empty
+    )
 
 
 @point
@@ -207,7 +212,7 @@ def made(name):
 
 
 @pytest.fixture(params=POINTS)
-def point(request):  # noqa: F811
+def point(request):
     yield from made(request.param)
 
 
@@ -424,7 +429,124 @@ def test_conditions_restore_how_often(parked):
         waiter.join()
 
 
-@pytest.mark.parametrize("make", [queue.Queue, queue.LifoQueue, queue.SimpleQueue, lambda: queue.Queue(2)])
+# --- who one is ---------------------------------------------------------------------------------
+
+
+def test_numbers():
+    main = threading.get_ident()
+    assert main == threading.main_thread().ident
+    assert in_thread(threading.get_ident) != main
+    with Group() as group:
+        tasks = [group.go(lambda: (gosched(), threading.get_ident())[1]) for _ in range(MANY)]
+        idents = {main, *(task.join() for task in tasks)}
+        assert len(idents) == MANY + 1
+    assert threading.get_ident() == main
+
+
+def test_current_thread():
+    def look():
+        thread = threading.current_thread()
+        gosched()
+        assert threading.current_thread() is thread
+        assert thread.ident == threading.get_ident()
+        assert thread in threading.enumerate()
+        return thread.name, threading.Thread().daemon
+
+    assert threading.current_thread() is threading.main_thread()
+    tasks = [fork(look) for _ in range(MANY)]
+    assert {task.join() for task in tasks} == {(f"goroutine {task.id}", False) for task in tasks}
+    assert not [t for t in threading.enumerate() if t.name.startswith("goroutine ")]
+    assert in_thread(lambda: threading.current_thread().name).startswith("Thread-")
+
+
+def test_locals():
+    it = threading.local()
+    it.value = "main"
+    dropped = []
+
+    class Value:
+        def __init__(self, n):
+            self.n = n
+
+        def __del__(self):
+            dropped.append(self.n)
+
+    def use(n):
+        assert not hasattr(it, "value")
+        it.value = Value(n)
+        gosched()
+        assert it.value.n == n
+        return in_thread(hasattr, it, "value")
+
+    tasks = [fork(use, n) for n in range(MANY)]
+    assert [task.join() for task in tasks] == [False] * MANY
+    assert sorted(dropped) == list(range(MANY))
+    assert it.value == "main"
+
+
+def test_locals_with_a_class_of_their_own():
+    class Own(threading.local):
+        def __init__(self, start):
+            self.value = start
+
+    it = Own([])
+
+    def use():
+        it.value = [*it.value, 1]
+        gosched()
+        return it.value
+
+    tasks = [fork(use) for _ in range(MANY)]
+    assert [task.join() for task in tasks] == [[1]] * MANY
+    assert it.value == []
+
+
+def test_reprs_that_meet_themselves(parked):
+    """What is on its way in one goroutine is no recursion in another."""
+    gate = Chan()
+
+    class Slow:
+        def __repr__(self):
+            gate.recv()
+            return "slow"
+
+    it = [Slow()]
+    tasks = [fork(repr, it) for _ in range(2)]
+    parked(*tasks)
+    for _ in tasks:
+        gate.send(None)
+    assert [task.join() for task in tasks] == ["[slow]"] * 2
+
+
+def test_signals_to_a_goroutine_reach_its_thread():
+    seen = []
+    before = signal.signal(signal.SIGUSR1, lambda *_: seen.append(1))
+    fork(lambda: signal.pthread_kill(threading.get_ident(), 0)).join()
+    with pytest.raises(ProcessLookupError):
+        signal.pthread_kill(fork(threading.get_ident).join(), 0)
+    fork(lambda: signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)).join()
+    while not seen:
+        gosched()
+    signal.signal(signal.SIGUSR1, before)
+
+
+def test_logging(caplog):
+    def log(n):
+        logging.getLogger("goroutines").warning("number %d", n)
+        return threading.get_ident()
+
+    tasks = [fork(log, n) for n in range(MANY)]
+    idents = {task.join() for task in tasks}
+    assert {record.thread for record in caplog.records} == idents
+    assert {r.threadName for r in caplog.records} == {f"goroutine {task.id}" for task in tasks}
+
+
+# --- queues -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "make", [queue.Queue, queue.LifoQueue, queue.SimpleQueue, lambda: queue.Queue(2)]
+)
 @pytest.mark.parametrize("producers", ["goroutines", "threads", "both"])
 @pytest.mark.parametrize("consumers", ["goroutines", "threads", "both"])
 def test_nothing_is_lost_in_a_queue(make, producers, consumers):

@@ -6,9 +6,9 @@ What must stay true:
 - In a thread that runs no goroutines everything does what it did before.
 - A part is patched as a whole or not at all.
 
-The module of a part, `gofer.stdlib._part`, is imported when it is patched: with it comes what it is
-about. It has STAND_INS, functions that are called in place of C functions, and, where it needs them,
-ABOVE, `begin()` and `end()`.
+The module of a part, `gofer.stdlib._part`, is imported when it is patched: with it comes what it
+is about. It has STAND_INS, functions that are called in place of C functions, and, where it needs
+them, ABOVE, `begin()` and `end()`.
 """
 
 from collections.abc import Iterable
@@ -89,7 +89,9 @@ def _nothing() -> None:
 
 def _names(what: str, names: Iterable[str]) -> set[str]:
     if isinstance(names, str):
-        raise TypeError(f"patch({what}={names!r}): it takes several names; write {what}=[{names!r}]")
+        raise TypeError(
+            f"patch({what}={names!r}): it takes several names; write {what}=[{names!r}]"
+        )
     chosen = set(names)
     for name in sorted(chosen - set(_PARTS)):
         raise ValueError(f"patch({what}=...): {name!r} is no part; there are {', '.join(_PARTS)}")

@@ -1,13 +1,14 @@
 """Reading and writing descriptors that are no files, and waiting for child processes.
 
-A descriptor that the program has made non-blocking is left alone. One that blocks is waited for, and
-then used in a way that it does not block in: a pipe that is ready takes PIPE_BUF bytes at once.
+A descriptor that the program has made non-blocking is left alone. One that blocks is waited for,
+and then used in a way that it does not block in: a pipe that is ready takes PIPE_BUF bytes.
 """
 
 import os
 import select
 import stat
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final
 
 from gofer import _core
@@ -62,7 +63,7 @@ def _write(original: Callable[..., Any], *args: Any) -> Any:
 
 
 def _sendfile(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    out = args[0] if args else kwargs.get("out_fd")
+    out: Any = args[0] if args else kwargs.get("out_fd")
     if not _waits(out):
         return original(*args, **kwargs)
     os.set_blocking(out, False)
@@ -97,7 +98,7 @@ def _file_readall(original: Callable[..., Any], file: Any, *args: Any) -> Any:
 def _file_read_some(original: Callable[..., Any], file: Any, *args: Any) -> Any:
     size = args[0] if args else -1
     if size is None or (isinstance(size, int) and size < 0):
-        return _file_readall(lambda file: original(file, -1), file)
+        return _file_readall(original, file)
     return _file_read(original, file, *args)
 
 
@@ -121,13 +122,11 @@ def _wait_for(kind: int, ident: int, states: int) -> None:
             finally:
                 os.close(pidfd)
             return
-    try:
-        blocking(_waitid_original, kind, ident, states | os.WNOWAIT)
-    except ChildProcessError:
-        pass  # the caller will say so
+    with suppress(ChildProcessError):  # the caller will say so
+        blocking(_waitid_in_thread, kind, ident, states | os.WNOWAIT)
 
 
-def _waitid_original(kind: int, ident: int, options: int) -> Any:
+def _waitid_in_thread(kind: int, ident: int, options: int) -> Any:
     return os.waitid(kind, ident, options)
 
 

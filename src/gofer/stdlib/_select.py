@@ -4,7 +4,7 @@ Each asks the original without waiting, parks until one of the descriptors is re
 """
 
 import select
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from gofer import _core
@@ -40,8 +40,11 @@ def _select(original: Callable[..., Any], *args: Any) -> Any:
     seconds = args[3] if len(args) == 4 else None
     if len(args) not in (3, 4) or not _is_limit(seconds):
         return original(*args)
+    reads: list[Any]
+    writes: list[Any]
+    urgent: list[Any]
     try:
-        reads, writes, urgent = [a if isinstance(a, Sequence) else list(a) for a in args[:3]]
+        reads, writes, urgent = map(list, args[:3])
     except TypeError:
         return original(*args)
     limit = _Limit(seconds)
@@ -50,7 +53,9 @@ def _select(original: Callable[..., Any], *args: Any) -> Any:
         left = limit.left
         if any(ready) or left == 0:
             return ready
-        wanted = _events((reads, _core.FD_READ), (writes, _core.FD_WRITE), (urgent, _core.FD_URGENT))
+        wanted = _events(
+            (reads, _core.FD_READ), (writes, _core.FD_WRITE), (urgent, _core.FD_URGENT)
+        )
         _core.wait_fds(wanted, left)
 
 

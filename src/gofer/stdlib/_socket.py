@@ -34,7 +34,25 @@ def _on_pool(original: Callable[..., Any], *args: Any) -> Any:
     return blocking(original, *args)
 
 
+def _has_name(address: Any) -> bool:
+    try:
+        host: Any = address[0]
+    except (TypeError, LookupError):
+        return False
+    return isinstance(host, str) and not isinstance(address, str) and not _is_address(host)
+
+
+def _without_names(sock: Any, address: Any) -> Any:
+    """An address to connect to: if it has a name, with the number that the name stands for."""
+    if sock.family not in (socket.AF_INET, socket.AF_INET6) or not _has_name(address):
+        return address
+    found = socket.getaddrinfo(address[0], None, sock.family, sock.type)
+    return (found[0][4][0], *address[1:])
+
+
 STAND_INS: Final[dict[str, Callable[..., Any]]] = {
+    "_socket.socket.connect": _without_names,
+    "_socket.socket.connect_ex": _without_names,
     "_socket.getaddrinfo": _getaddrinfo,
     "_socket.gethostbyname": _by_name,
     "_socket.gethostbyname_ex": _by_name,
@@ -44,7 +62,7 @@ STAND_INS: Final[dict[str, Callable[..., Any]]] = {
 
 
 def end() -> None:
-    """Descriptors that goroutines have made non-blocking block again, as Python takes them to do."""
+    """Descriptors that goroutines have made non-blocking block again, as Python has them do."""
     for sock in gc.get_objects():
         if isinstance(sock, socket.socket) and sock.gettimeout() is None and sock.fileno() >= 0:
             sock.settimeout(None)

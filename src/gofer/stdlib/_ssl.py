@@ -3,13 +3,15 @@
 import _socket
 import socket
 import weakref
+from contextlib import suppress
+from importlib import import_module
+from typing import Any
 
 from gofer import _core
 
-try:
-    import ssl
-except ImportError:  # a Python without OpenSSL
-    ssl = None  # type: ignore[assignment]
+ssl: Any = None
+with suppress(ImportError):  # a Python without OpenSSL
+    ssl = import_module("ssl")
 
 __all__ = ["begin"]
 

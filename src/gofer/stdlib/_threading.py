@@ -35,8 +35,8 @@ def _take_again(condition: Any, state: Any) -> BaseException | None:
 
 
 def _wait(self: Any, timeout: float | None = None) -> bool:
-    # As CPython's, but that the lock is held again also in a goroutine that is cancelled, and that a
-    # notification which has come too late for it goes on to the next.
+    # As CPython's, but that the lock is held again also in a goroutine that is cancelled, and that
+    # a notification which has come too late for it goes on to the next.
     if not _core.parks():
         return _CONDITION.before(self, timeout)  # type: ignore[no-any-return]
     if not self._is_owned():
@@ -96,31 +96,41 @@ _END: Final = Above(threading.Thread, "_wait_for_tstate_lock", _wait_for_end)
 # --- goroutines as threads ----------------------------------------------------------------------
 
 
+_active: dict[int, Any] = _threading._active
+_local = threading.local()
+_Dummy: Any = _threading._DummyThread
+
+
 class _Tracker:
     """Lives as long as the goroutine: in its `threading.local`."""
 
     def __init__(self, thread: Any) -> None:
         self._thread = thread
 
-    def __del__(self) -> None:
-        active: dict[int, Any] = _threading._active
+    def __del__(self, active: dict[int, Any] = _active) -> None:
         ident = self._thread.ident
         if active.get(ident) is self._thread:
             active.pop(ident, None)
 
 
-_local = threading.local()
-
-
-class _GoroutineThread(_threading._DummyThread):  # type: ignore[misc]
+class _GoroutineThread(_Dummy):  # type: ignore[misc]
     """What `threading.current_thread()` is in a goroutine; elsewhere as its base class."""
 
     def __init__(self) -> None:
-        super().__init__()
+        _Dummy.__init__(self)
         if _core.parks():
             self._name = f"goroutine {_core.current().id}"
             self._daemonic = False  # as it is for the threads that it starts
-            _local.tracker = _Tracker(self)
+            _track(self)
+
+
+def _track(thread: Any) -> None:
+    """Forget it when the goroutine ends."""
+    theirs: Any = getattr(_threading, "_thread_local_info", None)
+    if theirs is not None:  # from 3.13 on, and it fails at the very end of the program
+        theirs.__dict__.pop("_track_dummy_thread_ref", None)
+    _active[thread.ident] = thread
+    _local.tracker = _Tracker(thread)
 
 
 _DUMMY: Final = Above(threading, "_DummyThread", _GoroutineThread)
