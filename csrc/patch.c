@@ -21,7 +21,8 @@
     X(rlock_save, "threading", "_thread", "RLock", "_release_save", patch_rlock_release_save) \
     X(rlock_restore, "threading", "_thread", "RLock", "_acquire_restore", patch_rlock_acquire_restore) \
     X(thread_join, "threading", "_thread", "_ThreadHandle", "join", patch_in_python) \
-    X(pthread_kill, "threading", "_signal", NULL, "pthread_kill", patch_pthread_kill) \
+    X(pthread_kill, "threading", "_signal", NULL, "pthread_kill", patch_of_thread) \
+    X(thread_clock, "threading", "time", NULL, "pthread_getcpuclockid", patch_of_thread) \
     X(queue_get, "queue", "_queue", "SimpleQueue", "get", patch_queue_get) \
     X(queue_put, "queue", "_queue", "SimpleQueue", "put", patch_queue_put) \
     X(queue_put_nowait, "queue", "_queue", "SimpleQueue", "put_nowait", patch_queue_put) \

@@ -128,7 +128,7 @@ PyObject *patch_timed_out(const char *text);
 /* --- handlers ----------------------------------------------------------------------------------------- */
 PyObject *patch_sleep(const call *c);
 PyObject *patch_get_ident(const call *c);
-PyObject *patch_pthread_kill(const call *c);
+PyObject *patch_of_thread(const call *c);
 PyObject *patch_lock_acquire(const call *c);
 PyObject *patch_lock_release(const call *c);
 PyObject *patch_rlock_acquire(const call *c);

@@ -62,9 +62,9 @@ static bool is_it(G *g, worker *w, bool current, void *arg) {
 }
 
 /* The C library would take the number of a goroutine for an address. */
-PyObject *patch_pthread_kill(const call *c) {
-    unsigned long ident = c->n ? PyLong_AsUnsignedLong(c->args[0]) : 0;
-    if (c->n != 2 || !(ident & 1) || PyErr_Occurred()) { PyErr_Clear(); return patch_as_before(c); }
+PyObject *patch_of_thread(const call *c) {
+    unsigned long ident = c->n && PyLong_Check(c->args[0]) ? PyLong_AsUnsignedLong(c->args[0]) : 0;
+    if (c->n > 2 || !(ident & 1) || PyErr_Occurred()) { PyErr_Clear(); return patch_as_before(c); }
     search s = { ident, 0 };
     sched_each(is_it, &s);
     if (!s.thread) {
@@ -72,8 +72,8 @@ PyObject *patch_pthread_kill(const call *c) {
         return NULL;
     }
     PyObject *thread = PyLong_FromUnsignedLong(s.thread);
-    PyObject *args[] = { thread, c->args[1] };
-    PyObject *result = thread ? PyObject_Vectorcall(c->leaf->original, args, 2, NULL) : NULL;
+    PyObject *args[] = { thread, c->n > 1 ? c->args[1] : NULL };
+    PyObject *result = thread ? PyObject_Vectorcall(c->leaf->original, args, (size_t)c->n, NULL) : NULL;
     Py_XDECREF(thread);
     return result;
 }

@@ -172,6 +172,21 @@ PyCodeObject *ps_read_frame(pyframe *f, int *lasti, pyframe **next) {
     return NULL;
 }
 
+/* --- which threads there are ------------------------------------------------------------------------ */
+typedef struct { bool (*known)(PyThreadState *); int n; } census;
+
+static void count_threads(void *arg) {
+    census *c = arg;
+    PyThreadState *ts = PyInterpreterState_ThreadHead(PyInterpreterState_Get());
+    for (; ts; ts = PyThreadState_Next(ts)) c->n += !c->known(ts);
+}
+
+int ps_other_threads(bool (*known)(PyThreadState *)) {
+    census c = { known, 0 };
+    ps_in_stopped_world(count_threads, &c);
+    return c.n;
+}
+
 /* --- what belongs to a thread ---------------------------------------------------------------------- */
 bool ps_own_locals;
 

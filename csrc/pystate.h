@@ -210,6 +210,9 @@ static inline void ps_rlock_set(PyObject *r, unsigned long owner, unsigned long 
 }
 #endif
 
+/* How many threads the interpreter knows for which `known` is false.  It runs nothing of Python's. */
+int ps_other_threads(bool (*known)(PyThreadState *));
+
 /* --- out and in ------------------------------------------------------------------------------------ */
 static inline void ps_save(pystate *s, PyThreadState *ts) {
 #ifdef Py_GIL_DISABLED

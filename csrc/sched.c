@@ -331,9 +331,19 @@ static bool all_quiet(void) {
     return !k || (atomic_load(&k->sleeping) == 1 && atomic_load(&k->timers->first) == NEVER);
 }
 
-/* Somebody waits for a lock of CPython's, and any thread may free it. */
+static bool is_of_ours(PyThreadState *ts) {
+    worker *k = atomic_load(&sched.keeper);
+    if (k && k->ts == ts) return true;
+    for (int i = 0; i < n_workers(); i++) {
+        worker *w = live_worker(i);
+        if (w && w->ts == ts) return true;
+    }
+    return false;
+}
+
+/* Somebody waits for a lock of CPython's, and any thread may free it, also one that has not begun. */
 static bool threads_outside(void) {
-    return atomic_load(&sched.outside) && ps_thread_count(PyThreadState_Get()) > atomic_load(&sched.resting);
+    return atomic_load(&sched.outside) && ps_other_threads(is_of_ours) > atomic_load(&sched.resting);
 }
 
 enum verdict check_deadlock(void) {

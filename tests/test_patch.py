@@ -311,6 +311,23 @@ def test_a_daemon_thread_may_wake(program):
     assert outcome == (0, "from the daemon\n", "")
 
 
+def test_a_thread_that_has_not_begun_may_wake(program):
+    outcome = program(
+        """
+        import _thread
+        import gofer
+        gofer.patch()
+        for _ in range(300):
+            lock = _thread.allocate_lock()
+            lock.acquire()
+            _thread.start_new_thread(lock.release, ())
+            lock.acquire()
+        print("done")
+        """
+    )
+    assert outcome == (0, "done\n", "")
+
+
 def test_fork(program):
     outcome = program(
         """

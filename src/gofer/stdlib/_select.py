@@ -4,7 +4,7 @@ Each asks the original without waiting, parks until one of the descriptors is re
 """
 
 import select
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Final
 
 from gofer import _core
@@ -27,9 +27,9 @@ def _fileno(o: Any) -> int:
     return o if isinstance(o, int) else o.fileno()
 
 
-def _events(*lists: tuple[Iterable[Any], int]) -> list[tuple[int, int]]:
+def _events(asked: list[Any]) -> list[tuple[int, int]]:
     wanted: dict[int, int] = {}
-    for objects, event in lists:
+    for objects, event in zip(asked, (_core.FD_READ, _core.FD_WRITE, _core.FD_URGENT), strict=True):
         for o in objects:
             fd = _fileno(o)
             wanted[fd] = wanted.get(fd, 0) | event
@@ -40,23 +40,21 @@ def _select(original: Callable[..., Any], *args: Any) -> Any:
     seconds = args[3] if len(args) == 4 else None
     if len(args) not in (3, 4) or not _is_limit(seconds):
         return original(*args)
-    reads: list[Any]
-    writes: list[Any]
-    urgent: list[Any]
     try:
-        reads, writes, urgent = map(list, args[:3])
+        asked = [_as_list(objects) for objects in args[:3]]
     except TypeError:
         return original(*args)
     limit = _Limit(seconds)
     while True:
-        ready = original(reads, writes, urgent, 0)
+        ready = original(*asked, 0)
         left = limit.left
         if any(ready) or left == 0:
             return ready
-        wanted = _events(
-            (reads, _core.FD_READ), (writes, _core.FD_WRITE), (urgent, _core.FD_URGENT)
-        )
-        _core.wait_fds(wanted, left)
+        _core.wait_fds(_events(asked), left)
+
+
+def _as_list(objects: Any) -> Any:
+    return objects if isinstance(objects, list) else list(objects)  # it may change on the way
 
 
 def _is_limit(seconds: Any) -> bool:
