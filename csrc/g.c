@@ -12,6 +12,7 @@ const char *const wait_reason_names[WHY_COUNT] = {
     [WHY_SELECT_EMPTY] = "select (no cases)", [WHY_SLEEP] = "sleep", [WHY_JOIN] = "join",
     [WHY_MUTEX] = "mutex lock", [WHY_SEMAPHORE] = "semaphore acquire",
     [WHY_WAITGROUP] = "wait group", [WHY_FOREVER] = "for ever", [WHY_UNWIND] = "unwinding the others", [WHY_BUBBLE] = "bubble", [WHY_IO] = "IO wait",
+    [WHY_LOCK] = "lock acquire", [WHY_QUEUE] = "queue get",
     [WHY_IDLE] = "idle",
 };
 
@@ -182,6 +183,7 @@ void g_clear(G *g) {
     if (UNLIKELY(g->scope != NULL)) g_hooks.left(g);
     drop_call(g);
     Py_CLEAR(g->context);
+    ps_drop_locals(&g->ps);
     Py_CLEAR(g->at_end_arg);
     Py_CLEAR(g->name);
     Py_CLEAR(g->result);
@@ -758,6 +760,7 @@ static void g_main(void) {
         finish_call(g, result);
         if (UNLIKELY(w->async_exit)) exit_now(w);
         PyThreadState *ts = w->ts;
+        if (UNLIKELY(ps_own_locals)) ps_end_locals(ts);
         while (UNLIKELY(ts->context != NULL)) Py_CLEAR(ts->context);
         if (UNLIKELY(g->root == NULL)) g->root = ts->datastack_chunk;
         assert(ts->datastack_chunk == g->root);

@@ -16,6 +16,7 @@ int py_sync_add(PyObject *module);
 int py_scope_add(PyObject *module);
 int py_explore_add(PyObject *module);
 int py_io_add(PyObject *module);
+int py_patch_add(PyObject *module);
 int py_runtime_add(PyObject *module);
 
 /* Checks what go() and its like are given: TypeError unless fn can be called and is no coroutine function. */

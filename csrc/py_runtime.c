@@ -1,6 +1,7 @@
 /* The runtime as Python sees it: workers, the picture of all goroutines, run(), signals, the end. */
 #include "module.h"
 #include "sched.h"
+#include "patch.h"
 #include <stdio.h>
 #include <unistd.h>
 
@@ -295,6 +296,7 @@ static PyObject *py_exiting(PyObject *module, PyObject *unused) {
 
 static PyObject *py_forked(PyObject *module, PyObject *unused) {
     sched_after_fork();
+    patch_forget_waiters();
     Py_RETURN_NONE;
 }
 

@@ -172,6 +172,43 @@ PyCodeObject *ps_read_frame(pyframe *f, int *lasti, pyframe **next) {
     return NULL;
 }
 
+/* --- which threads there are ------------------------------------------------------------------------ */
+typedef struct { bool (*known)(PyThreadState *); int n; } census;
+
+static void count_threads(void *arg) {
+    census *c = arg;
+    PyThreadState *ts = PyInterpreterState_ThreadHead(PyInterpreterState_Get());
+    for (; ts; ts = PyThreadState_Next(ts)) c->n += !c->known(ts);
+}
+
+int ps_other_threads(bool (*known)(PyThreadState *)) {
+    census c = { known, 0 };
+    ps_in_stopped_world(count_threads, &c);
+    return c.n;
+}
+
+/* --- what belongs to a thread ---------------------------------------------------------------------- */
+bool ps_own_locals;
+
+void ps_end_locals(PyThreadState *ts) {
+    while (ts->dict) Py_CLEAR(ts->dict);
+#if PS_LOCAL_KEYS
+    while (ts->threading_local_key || ts->threading_local_sentinel || ts->dict) {
+        Py_CLEAR(ts->dict);
+        Py_CLEAR(ts->threading_local_key);
+        Py_CLEAR(ts->threading_local_sentinel);
+    }
+#endif
+}
+
+void ps_drop_locals(pystate *s) {
+    Py_CLEAR(s->dict);
+#if PS_LOCAL_KEYS
+    Py_CLEAR(s->local_key);
+    Py_CLEAR(s->local_sentinel);
+#endif
+}
+
 /* --- other threads, signals ---------------------------------------------------------------------- */
 #ifdef Py_GIL_DISABLED
 /* Stopping the world is not public on every version; looking at the collector's objects is, and does it:

@@ -18,6 +18,7 @@
 #  include "internal/pycore_interpframe.h"
 #  include "internal/pycore_tstate.h"
 #  include "internal/pycore_gc.h"
+#  include "internal/pycore_lock.h"
 #endif
 #ifdef Py_GIL_DISABLED
 #  include "internal/pycore_critical_section.h"
@@ -50,6 +51,9 @@
 
 typedef struct _PyInterpreterFrame pyframe;
 
+/* From 3.13 on threading.local finds a thread's values by these objects, before that in its dictionary. */
+#define PS_LOCAL_KEYS (PY_VERSION_HEX >= 0x030D0000)
+
 typedef struct pystate {
     pyframe *frame;                     /* innermost; also where readers of a parked goroutine begin */
     _PyStackChunk *chunk;
@@ -57,6 +61,10 @@ typedef struct pystate {
     _PyErr_StackItem *exc_info;
     PyObject *context;
     int py_depth, tracing;
+    PyObject *dict;                     /* its own while it is parked, with ps_own_locals */
+#if PS_LOCAL_KEYS
+    PyObject *local_key, *local_sentinel;
+#endif
 #if PS_C_DEPTH
     int c_depth;
 #endif
@@ -150,6 +158,63 @@ static inline long ps_thread_count(PyThreadState *ts) {
     return (long)relaxed_load((_Atomic(Py_ssize_t) *)&ts->interp->threads.count);
 }
 
+/* --- what threading.local and the like keep for a thread ---------------------------------------------- */
+/* Each goroutine has its own. */
+extern bool ps_own_locals;
+
+static inline void ps_save_locals(pystate *s, PyThreadState *ts) {
+    s->dict = ts->dict;
+    ts->dict = NULL;
+#if PS_LOCAL_KEYS
+    s->local_key = ts->threading_local_key;
+    s->local_sentinel = ts->threading_local_sentinel;
+    ts->threading_local_key = ts->threading_local_sentinel = NULL;
+#endif
+}
+static inline void ps_load_locals(pystate *s, PyThreadState *ts) {
+    ts->dict = s->dict;
+    s->dict = NULL;
+#if PS_LOCAL_KEYS
+    ts->threading_local_key = s->local_key;
+    ts->threading_local_sentinel = s->local_sentinel;
+    s->local_key = s->local_sentinel = NULL;
+#endif
+}
+/* Those of the goroutine that runs are dropped; may run Python code. */
+void ps_end_locals(PyThreadState *ts);
+/* Those of one that does not. */
+void ps_drop_locals(pystate *s);
+
+/* --- threading.RLock ----------------------------------------------------------------------------------- */
+#if PY_VERSION_HEX >= 0x030E0000
+typedef struct { PyObject_HEAD _PyRecursiveMutex lock; } ps_rlock;
+/* Whose it is; 0: nobody's. */
+static inline unsigned long ps_rlock_owner(PyObject *r) {
+    return (unsigned long)_Py_atomic_load_ullong_relaxed(&((ps_rlock *)r)->lock.thread);
+}
+static inline unsigned long ps_rlock_count(PyObject *r) { return (unsigned long)((ps_rlock *)r)->lock.level + 1; }
+/* While it is held. */
+static inline void ps_rlock_set(PyObject *r, unsigned long owner, unsigned long count) {
+    ((ps_rlock *)r)->lock.level = count - 1;
+    _Py_atomic_store_ullong_relaxed(&((ps_rlock *)r)->lock.thread, owner);
+}
+#else
+typedef struct { PyObject_HEAD PyThread_type_lock lock; unsigned long owner, count; } ps_rlock;
+static inline unsigned long ps_rlock_owner(PyObject *r) {
+    _Atomic(unsigned long) *owner = (_Atomic(unsigned long) *)&((ps_rlock *)r)->owner;
+    _Atomic(unsigned long) *count = (_Atomic(unsigned long) *)&((ps_rlock *)r)->count;
+    return relaxed_load(count) ? relaxed_load(owner) : 0;
+}
+static inline unsigned long ps_rlock_count(PyObject *r) { return ((ps_rlock *)r)->count; }
+static inline void ps_rlock_set(PyObject *r, unsigned long owner, unsigned long count) {
+    relaxed_store((_Atomic(unsigned long) *)&((ps_rlock *)r)->owner, owner);
+    relaxed_store((_Atomic(unsigned long) *)&((ps_rlock *)r)->count, count);
+}
+#endif
+
+/* How many threads the interpreter knows for which `known` is false.  It runs nothing of Python's. */
+int ps_other_threads(bool (*known)(PyThreadState *));
+
 /* --- out and in ------------------------------------------------------------------------------------ */
 static inline void ps_save(pystate *s, PyThreadState *ts) {
 #ifdef Py_GIL_DISABLED
@@ -167,6 +232,7 @@ static inline void ps_save(pystate *s, PyThreadState *ts) {
     s->context = ts->context;
     s->py_depth = ts->PS_PY_DEPTH;
     s->tracing = ts->tracing;
+    if (UNLIKELY(ps_own_locals)) ps_save_locals(s, ts);
 #if PS_C_DEPTH
     s->c_depth = ts->c_recursion_remaining;
 #endif
@@ -190,6 +256,7 @@ static inline void ps_load(pystate *s, PyThreadState *ts) {
     ts->context_ver++;
     ts->PS_PY_DEPTH = s->py_depth;
     ts->tracing = s->tracing;
+    if (UNLIKELY(ps_own_locals)) ps_load_locals(s, ts);
 #if PS_C_DEPTH
     ts->c_recursion_remaining = s->c_depth;
 #endif

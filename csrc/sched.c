@@ -296,7 +296,8 @@ static bool dict_tells_of_threads(PyObject *active) {
     bool found = false;
     Py_BEGIN_CRITICAL_SECTION(active);
     while (!found && PyDict_Next(active, &at, &key, &thread)) {
-        if (PyLong_Check(key) && is_ours(PyLong_AsLong(key))) continue;
+        unsigned long ident = PyLong_Check(key) ? PyLong_AsUnsignedLong(key) : 0;
+        if (ident & 1 || is_ours((long)ident)) continue;         /* odd: a goroutine's, see patch_thread.c */
         PyObject *daemon = PyObject_GetAttrString(thread, "_daemonic");
         found = daemon != Py_True;
         Py_XDECREF(daemon);
@@ -330,13 +331,28 @@ static bool all_quiet(void) {
     return !k || (atomic_load(&k->sleeping) == 1 && atomic_load(&k->timers->first) == NEVER);
 }
 
+static bool is_of_ours(PyThreadState *ts) {
+    worker *k = atomic_load(&sched.keeper);
+    if (k && k->ts == ts) return true;
+    for (int i = 0; i < n_workers(); i++) {
+        worker *w = live_worker(i);
+        if (w && w->ts == ts) return true;
+    }
+    return false;
+}
+
+/* Somebody waits for a lock of CPython's, and any thread may free it, also one that has not begun. */
+static bool threads_outside(void) {
+    return atomic_load(&sched.outside) && ps_other_threads(is_of_ours) > atomic_load(&sched.resting);
+}
+
 enum verdict check_deadlock(void) {
     lock_acquire(&sched.lock);
     uint32_t before = atomic_load(&sched.fallen_asleep);
     bool quiet = rt.main && all_quiet() && atomic_load(&sched.fallen_asleep) == before;
     lock_release(&sched.lock);
     if (!quiet) return BUSY;
-    if (other_threads()) return PERHAPS;
+    if (other_threads() || threads_outside()) return PERHAPS;
     if (!g_claim(rt.main, W_DEADLOCK)) return BUSY;
     g_ready(rt.main);
     return DEADLOCK;
@@ -549,6 +565,19 @@ void sched_each(sched_each_fn fn, void *arg) {
     ps_in_stopped_world(each, &e);
 }
 
+typedef struct { void (*fn)(worker *, void *); void *arg; } worker_order;
+
+static void each_worker(void *arg) {
+    worker_order *o = arg;
+    for (int i = 0; i < n_workers(); i++)
+        if (live_worker(i)) o->fn(sched.all[i], o->arg);
+}
+
+void sched_each_worker(void (*fn)(worker *, void *), void *arg) {
+    worker_order o = { fn, arg };
+    ps_in_stopped_world(each_worker, &o);
+}
+
 typedef struct { visitproc visit; void *arg; int result; } visitor;
 
 static bool visit_one(G *g, worker *w, bool current, void *arg) {
@@ -575,11 +604,13 @@ static void thread_ended(PyObject *capsule) {
     if (g->scope) g_hooks.left(g);
     g_wake_joiners(g);
     worker *k = atomic_load(&sched.keeper);
-    if (!g->abandoned && !g->rests) atomic_fetch_sub(&sched.threads, 1);
+    if (!g->abandoned) atomic_fetch_sub(g->rests ? &sched.resting : &sched.threads, 1);
     if (k) worker_ring(k);                              /* it may have been the last that could wake somebody */
     if (g == g_thread) g_thread = NULL;
     Py_DECREF(g);
 }
+
+void sched_outside(int n) { atomic_fetch_add(&sched.outside, n); }
 
 uint32_t sched_call_begin(void) {
     atomic_fetch_add(&sched.calls, 1);
@@ -610,6 +641,7 @@ void sched_thread_rests(void) {
     if (!g || g->rests) return;
     g->rests = true;
     atomic_fetch_sub(&sched.threads, 1);
+    atomic_fetch_add(&sched.resting, 1);
     sched_look_for_deadlock();
 }
 

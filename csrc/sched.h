@@ -55,6 +55,9 @@ worker *sched_reserve(uint32_t *epoch);
 void sched_give_back(worker *w, uint32_t epoch);
 /* Something that stood against a deadlock is over and has woken nobody. */
 void sched_look_for_deadlock(void);
+/* So many more (or fewer) goroutines wait for what any thread may do that has never heard of us: no deadlock
+   while there is one. */
+void sched_outside(int n);
 
 /* --- looking -------------------------------------------------------------------------------------------- */
 typedef struct sched_stats {
@@ -68,6 +71,9 @@ sched_stats sched_count(void);
    must neither run Python code nor wait.  `current`: its frames are those of the thread w->ts. */
 typedef bool (*sched_each_fn)(G *g, worker *w, bool current, void *arg);
 void sched_each(sched_each_fn fn, void *arg);
+
+/* Calls fn for every worker that has its thread, while the world stands still. */
+void sched_each_worker(void (*fn)(worker *, void *), void *arg);
 
 /* Visits what parked and unstarted goroutines hold, for a tp_traverse. */
 int sched_visit(visitproc visit, void *arg);

@@ -201,6 +201,8 @@ void sched_after_fork(void) {
     atomic_store(&sched.searching, 0);
     atomic_store(&sched.threads, 0);
     atomic_store(&sched.calls, 0);
+    atomic_store(&sched.outside, 0);
+    atomic_store(&sched.resting, 0);
     atomic_fetch_add(&sched.epoch, 1);
     atomic_store(&sched.locked, 0);
     rt.main = NULL;

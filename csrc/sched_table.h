@@ -22,6 +22,8 @@ extern struct sched_table {
     _Atomic(int) threads;          /* foreign threads that have used the library, live and do not rest */
     _Atomic(int) calls;            /* under way on threads */
     _Atomic(uint32_t) epoch;       /* of calls and reserved workers: a fork begins the next */
+    _Atomic(int) outside;          /* goroutines that any thread at all may wake */
+    _Atomic(int) resting;          /* threads that wait to be given something */
     lock_t lock;                   /* guards the table, the shared queue and the deadlock check */
     _Atomic(bool) exiting;         /* under the lock: no more threads are started */
     gqueue shared;                 /* unstarted, from foreign threads */

@@ -37,6 +37,7 @@ C_ROOMS = {
     "explore": {"base", "g", "scope"},
     "netpoll": {"base", "g", "timer"},
     "sched": {"base", "g", "timer", "netpoll"},
+    "patch": {"base", "g", "pystate", "timer", "netpoll", "sched"},
     "module": ALL,
 }
 
@@ -46,7 +47,7 @@ def c_room(file):
     stem = file.stem
     if stem.startswith("py_") or stem == "module":
         return "module"
-    for room in ("netpoll", "sched", "scope"):
+    for room in ("netpoll", "patch", "sched", "scope"):
         if stem.startswith(f"{room}_"):
             return room
     return stem
@@ -119,6 +120,7 @@ PYTHON_ROOMS = {
     "goroutine": {"_core", "errors", "_check", "_report", "scope"},
     "combine": {"_core", "errors", "_check", "goroutine"},
     "runtime": {"_core", "errors", "_report", "scope", "goroutine", "chan", "time", "sync"},
+    "stdlib": {"_core", "blocking", "errors", "scope"},
     "testing": {"_core", "errors", "_report", "scope", "runtime"},
     "__init__": ALL,
     "cli": ALL,

@@ -218,7 +218,7 @@ def test_who_is_left_behind(run):
             "    started by starts at *.py:8, in goroutine *",
             "*mark it with @pytest.mark.allow_leaks.",
             "*the test has left a goroutine behind:",
-            "goroutine * 'test_spins.<locals>.spin' [[]runnable[]]",
+            "goroutine * 'test_spins.<locals>.spin' [[]runn*[]]",
         ]
     )
 

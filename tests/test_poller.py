@@ -861,12 +861,14 @@ def test_ctrl_c_when_all_wait_for_descriptors(program, main):
             waiting = [go(wait_fd, r, 1, None) for _ in range(10)]
             while not all(g.state == "waiting" for g in waiting):
                 gosched()
-            killer = subprocess.Popen([sys.executable, "-c", KILL, str(os.getpid())])
+            killer = None
             try:
+                killer = subprocess.Popen([sys.executable, "-c", KILL, str(os.getpid())])
                 {main}
             except KeyboardInterrupt:
                 print("interrupted")
-            killer.wait()
+            if killer is not None:
+                killer.wait()
             os.write(w, b"x")
             for g in waiting:
                 g.join()

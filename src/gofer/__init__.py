@@ -28,6 +28,7 @@ from gofer.combine import map as map  # not in __all__: a star import leaves the
 from gofer.errors import Cancelled, Closed, Deadlock, GoroutineExit
 from gofer.goroutine import Goroutine, Group, Task, current, fork, go, goexit, gosched, run
 from gofer.scope import cancel_scope, shield, timeout
+from gofer.stdlib import patch, patched, unpatch
 from gofer.sync import Cond, Mutex, Once, RWMutex, Semaphore, WaitGroup
 from gofer.time import Ticker, Timer, after, after_func, sleep
 
@@ -61,6 +62,8 @@ __all__ = [
     "go",
     "goexit",
     "gosched",
+    "patch",
+    "patched",
     "race",
     "run",
     "runtime",
@@ -70,6 +73,7 @@ __all__ = [
     "sync",
     "time",
     "timeout",
+    "unpatch",
 ]
 
 if TYPE_CHECKING:

@@ -219,6 +219,30 @@ def fd_closing(fd: int, /) -> None:
 def fd_closed(fd: int, /) -> None:
     """It has been closed: so does who has begun to wait since `fd_closing`."""
 
+# --- the cooperative standard library -------------------------------------------------------
+
+def patch_part(part: str, on: bool, /) -> int:
+    """Exchange the functions of a part, or put them back; how many there are."""
+
+def patch_leaf(name: str, stand_in: Callable[..., object], /) -> None:
+    """`stand_in(original, *as it was called)` is what the function does in a goroutine."""
+
+def patch_locals(on: bool, /) -> None: ...
+def patch_waits() -> bool:
+    """Whether a goroutine waits for what only a patched function would wake it from."""
+
+def patch_know_ssl(sample: Any, ref: Any, double: type, /) -> None:
+    """Where in a `_SSLSocket` the weak reference to its socket lies, found from a sample."""
+
+def patch_end() -> None:
+    """From now on everything is as before, in all goroutines."""
+
+def poll_registered(poll: Any, /) -> dict[int, int]:
+    """What an object of `select.poll()` waits for."""
+
+def parks() -> bool:
+    """Whether a call of the standard library is to park its goroutine, and not its thread."""
+
 # --- threads that make blocking calls -------------------------------------------------------
 
 def may_wait() -> bool:

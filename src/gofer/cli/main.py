@@ -97,9 +97,9 @@ def _parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
         usage="gofer run FILE|-|-m MODULE|-c CODE [argument ...]",
         help="run a Python program as goroutine 1",
         description=(
-            "Run a Python program as `python` would, as goroutine 1. When its last line is done,\n"
-            "the program ends: goroutines that are still alive are stopped, and their `finally`\n"
-            "and `with` blocks run."
+            "Run a Python program as `python` would, as goroutine 1, with the standard library\n"
+            "cooperative (gofer.patch). When its last line is done, the program ends: goroutines\n"
+            "that are still alive are stopped, and their `finally` and `with` blocks run."
         ),
         epilog=(
             "examples:\n"
@@ -161,6 +161,7 @@ def _run(program: Program) -> int:
         body = _prepare(program)
         if body is None:
             return 2
+        gofer.patch()
         gofer.run(goroutine_1, body)
     except BaseException as error:
         _print_without_us(goroutine_1.trace_of(error))

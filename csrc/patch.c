@@ -1,0 +1,298 @@
+/* The leaves: which there are, how they are found and exchanged, and an entry for each calling convention. */
+#include "patch.h"
+#include "sched.h"
+
+/* part, module, type or NULL, name, handler */
+#define LEAVES(X) \
+    X(sleep, "time", "time", NULL, "sleep", patch_sleep) \
+    X(get_ident, "threading", "_thread", NULL, "get_ident", patch_get_ident) \
+    X(lock_acquire, "threading", "_thread", "LockType", "acquire", patch_lock_acquire) \
+    X(lock_acquire_lock, "threading", "_thread", "LockType", "acquire_lock", patch_lock_acquire) \
+    X(lock_enter, "threading", "_thread", "LockType", "__enter__", patch_lock_acquire) \
+    X(lock_release, "threading", "_thread", "LockType", "release", patch_lock_release) \
+    X(lock_release_lock, "threading", "_thread", "LockType", "release_lock", patch_lock_release) \
+    X(lock_exit, "threading", "_thread", "LockType", "__exit__", patch_lock_release) \
+    X(rlock_acquire, "threading", "_thread", "RLock", "acquire", patch_rlock_acquire) \
+    X(rlock_enter, "threading", "_thread", "RLock", "__enter__", patch_rlock_acquire) \
+    X(rlock_release, "threading", "_thread", "RLock", "release", patch_rlock_release) \
+    X(rlock_exit, "threading", "_thread", "RLock", "__exit__", patch_rlock_release) \
+    X(rlock_is_owned, "threading", "_thread", "RLock", "_is_owned", patch_rlock_is_owned) \
+    X(rlock_count, "threading", "_thread", "RLock", "_recursion_count", patch_rlock_recursion_count) \
+    X(rlock_save, "threading", "_thread", "RLock", "_release_save", patch_rlock_release_save) \
+    X(rlock_restore, "threading", "_thread", "RLock", "_acquire_restore", patch_rlock_acquire_restore) \
+    X(thread_join, "threading", "_thread", "_ThreadHandle", "join", patch_in_python) \
+    X(pthread_kill, "threading", "_signal", NULL, "pthread_kill", patch_of_thread) \
+    X(thread_clock, "threading", "time", NULL, "pthread_getcpuclockid", patch_of_thread) \
+    X(queue_get, "queue", "_queue", "SimpleQueue", "get", patch_queue_get) \
+    X(queue_put, "queue", "_queue", "SimpleQueue", "put", patch_queue_put) \
+    X(queue_put_nowait, "queue", "_queue", "SimpleQueue", "put_nowait", patch_queue_put) \
+    X(sock_accept, "socket", "_socket", "socket", "_accept", patch_socket_read) \
+    X(sock_recv, "socket", "_socket", "socket", "recv", patch_socket_read) \
+    X(sock_recv_into, "socket", "_socket", "socket", "recv_into", patch_socket_read) \
+    X(sock_recvfrom, "socket", "_socket", "socket", "recvfrom", patch_socket_read) \
+    X(sock_recvfrom_into, "socket", "_socket", "socket", "recvfrom_into", patch_socket_read) \
+    X(sock_recvmsg, "socket", "_socket", "socket", "recvmsg", patch_socket_read) \
+    X(sock_recvmsg_into, "socket", "_socket", "socket", "recvmsg_into", patch_socket_read) \
+    X(sock_send, "socket", "_socket", "socket", "send", patch_socket_send) \
+    X(sock_sendall, "socket", "_socket", "socket", "sendall", patch_socket_sendall) \
+    X(sock_sendto, "socket", "_socket", "socket", "sendto", patch_socket_write) \
+    X(sock_sendmsg, "socket", "_socket", "socket", "sendmsg", patch_socket_write) \
+    X(sock_sendmsg_afalg, "socket", "_socket", "socket", "sendmsg_afalg", patch_socket_write) \
+    X(sock_connect, "socket", "_socket", "socket", "connect", patch_socket_connect) \
+    X(sock_connect_ex, "socket", "_socket", "socket", "connect_ex", patch_socket_connect_ex) \
+    X(sock_close, "socket", "_socket", "socket", "close", patch_socket_close) \
+    X(ssl_handshake, "ssl", "_ssl", "_SSLSocket", "do_handshake", patch_ssl_handshake) \
+    X(ssl_read, "ssl", "_ssl", "_SSLSocket", "read", patch_ssl_read) \
+    X(ssl_write, "ssl", "_ssl", "_SSLSocket", "write", patch_ssl_write) \
+    X(ssl_shutdown, "ssl", "_ssl", "_SSLSocket", "shutdown", patch_ssl_shutdown) \
+    X(getaddrinfo, "socket", "_socket", NULL, "getaddrinfo", patch_in_python) \
+    X(getnameinfo, "socket", "_socket", NULL, "getnameinfo", patch_in_python) \
+    X(gethostbyname, "socket", "_socket", NULL, "gethostbyname", patch_in_python) \
+    X(gethostbyname_ex, "socket", "_socket", NULL, "gethostbyname_ex", patch_in_python) \
+    X(gethostbyaddr, "socket", "_socket", NULL, "gethostbyaddr", patch_in_python) \
+    X(select, "select", "select", NULL, "select", patch_in_python) \
+    X(poll, "select", "select", "poll", "poll", patch_in_python) \
+    X(epoll, "select", "select", "epoll", "poll", patch_in_python) \
+    X(os_read, "os", "posix", NULL, "read", patch_in_python) \
+    X(os_write, "os", "posix", NULL, "write", patch_in_python) \
+    X(os_sendfile, "os", "posix", NULL, "sendfile", patch_in_python) \
+    X(os_close, "os", "posix", NULL, "close", patch_os_close) \
+    X(file_readinto, "os", "_io", "FileIO", "readinto", patch_in_python) \
+    X(file_read, "os", "_io", "FileIO", "read", patch_in_python) \
+    X(file_readall, "os", "_io", "FileIO", "readall", patch_in_python) \
+    X(input, "os", "builtins", NULL, "input", patch_in_python) \
+    X(waitpid, "os", "posix", NULL, "waitpid", patch_in_python) \
+    X(waitid, "os", "posix", NULL, "waitid", patch_in_python) \
+    X(wait, "os", "posix", NULL, "wait", patch_in_python) \
+    X(wait3, "os", "posix", NULL, "wait3", patch_in_python) \
+    X(wait4, "os", "posix", NULL, "wait4", patch_in_python)
+
+#define INDEX(id, part, module, type, name, handle) L_##id,
+enum { LEAVES(INDEX) N_LEAVES };
+
+#define ENTRY(id, part, module, type, name, handle) [L_##id] = { part, module, type, name, handle },
+static leaf leaves[N_LEAVES] = { LEAVES(ENTRY) };
+
+bool patch_ended;
+
+/* --- calling conventions --------------------------------------------------------------------------------- */
+typedef PyObject *(*two)(PyObject *, PyObject *);                        /* METH_NOARGS, METH_O, METH_VARARGS */
+typedef PyObject *(*three)(PyObject *, PyObject *, PyObject *);          /* METH_VARARGS | METH_KEYWORDS */
+typedef PyObject *(*fast)(PyObject *, PyObject *const *, Py_ssize_t);
+typedef PyObject *(*fast_names)(PyObject *, PyObject *const *, Py_ssize_t, PyObject *);
+typedef PyObject *(*with_class)(PyObject *, PyTypeObject *, PyObject *const *, size_t, PyObject *);
+
+#define KINDS (METH_VARARGS | METH_KEYWORDS | METH_NOARGS | METH_O | METH_FASTCALL | METH_METHOD)
+
+PyObject *patch_as_before(const call *c) {
+    void (*fn)(void) = (void (*)(void))c->leaf->before.ml_meth;
+    switch (c->leaf->before.ml_flags & KINDS) {
+    case METH_VARARGS | METH_KEYWORDS: return ((three)fn)(c->self, c->a, c->b);
+    case METH_FASTCALL: return ((fast)fn)(c->self, c->args, c->n);
+    case METH_FASTCALL | METH_KEYWORDS: return ((fast_names)fn)(c->self, c->args, c->n, c->kwnames);
+    case METH_METHOD | METH_FASTCALL | METH_KEYWORDS:
+        return ((with_class)fn)(c->self, c->a, c->args, (size_t)c->n, c->kwnames);
+    default: return ((two)fn)(c->self, c->a);
+    }
+}
+
+static PyObject *enter(leaf *l, PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames,
+                       PyObject *kwargs, void *a, void *b) {
+    call c = { l, self, args, n, kwnames, kwargs, a, b };
+    return l->handle(&c);
+}
+
+static PyObject *enter_tuple(leaf *l, PyObject *self, PyObject *args, PyObject *kwargs) {
+    return enter(l, self, ((PyTupleObject *)args)->ob_item, PyTuple_GET_SIZE(args), NULL, kwargs, args, kwargs);
+}
+
+#define CONVENTIONS(id, part, module, type, name, handle) \
+    static PyObject *id##_none(PyObject *self, PyObject *unused) { \
+        return enter(&leaves[L_##id], self, NULL, 0, NULL, NULL, unused, NULL); } \
+    static PyObject *id##_one(PyObject *self, PyObject *o) { \
+        return enter(&leaves[L_##id], self, &o, 1, NULL, NULL, o, NULL); } \
+    static PyObject *id##_two(PyObject *self, PyObject *args) { \
+        return enter_tuple(&leaves[L_##id], self, args, NULL); } \
+    static PyObject *id##_three(PyObject *self, PyObject *args, PyObject *kwargs) { \
+        return enter_tuple(&leaves[L_##id], self, args, kwargs); } \
+    static PyObject *id##_fast(PyObject *self, PyObject *const *args, Py_ssize_t n) { \
+        return enter(&leaves[L_##id], self, args, n, NULL, NULL, NULL, NULL); } \
+    static PyObject *id##_names(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames) { \
+        return enter(&leaves[L_##id], self, args, n, kwnames, NULL, NULL, NULL); } \
+    static PyObject *id##_class(PyObject *self, PyTypeObject *class, PyObject *const *args, size_t n, \
+                                PyObject *kwnames) { \
+        return enter(&leaves[L_##id], self, args, PyVectorcall_NARGS(n), kwnames, NULL, class, NULL); }
+LEAVES(CONVENTIONS)
+
+typedef void (*any)(void);
+typedef struct entries { any none, one, two, three, fast, names, class; } entries;
+#define ENTRIES(id, part, module, type, name, handle) \
+    [L_##id] = { (any)id##_none, (any)id##_one, (any)id##_two, (any)id##_three, (any)id##_fast, (any)id##_names, \
+                 (any)id##_class },
+static const entries entry_of[N_LEAVES] = { LEAVES(ENTRIES) };
+
+/* NULL: a convention we do not know. */
+static PyCFunction entry_for(const leaf *l) {
+    const entries *e = &entry_of[l - leaves];
+    switch (l->before.ml_flags & KINDS) {
+    case METH_NOARGS: return (PyCFunction)e->none;
+    case METH_O: return (PyCFunction)e->one;
+    case METH_VARARGS: return (PyCFunction)e->two;
+    case METH_VARARGS | METH_KEYWORDS: return (PyCFunction)e->three;
+    case METH_FASTCALL: return (PyCFunction)e->fast;
+    case METH_FASTCALL | METH_KEYWORDS: return (PyCFunction)e->names;
+    case METH_METHOD | METH_FASTCALL | METH_KEYWORDS: return (PyCFunction)e->class;
+    default: return NULL;
+    }
+}
+
+/* --- finding them -------------------------------------------------------------------------------------------- */
+static int take_function(leaf *l, PyObject *module) {
+    PyObject *o = PyObject_GetAttrString(module, l->name);
+    if (!o) { PyErr_Clear(); return 0; }
+    if (PyCFunction_Check(o)) l->def = ((PyCFunctionObject *)o)->m_ml;
+    Py_DECREF(o);
+    if (!l->def) return 0;                       /* somebody has put another function there: not ours */
+    l->before = *l->def;
+    l->original = PyCFunction_NewEx(&l->before, module, NULL);
+    return l->original ? 0 : -1;
+}
+
+/* The type of poll objects has no name in the module, only a function that makes one. */
+static PyObject *type_of(const leaf *l, PyObject *module) {
+    PyObject *o = PyObject_GetAttrString(module, l->type);
+    if (!o || PyType_Check(o)) return o;
+    Py_SETREF(o, PyObject_CallNoArgs(o));
+    if (o) Py_SETREF(o, Py_NewRef(Py_TYPE(o)));
+    return o;
+}
+
+static int take_method(leaf *l, PyObject *module) {
+    PyObject *type = type_of(l, module);
+    PyObject *o = type && PyType_Check(type) ? PyObject_GetAttrString(type, l->name) : NULL;
+    PyErr_Clear();
+    if (o && Py_IS_TYPE(o, &PyMethodDescr_Type)) {
+        l->def = ((PyMethodDescrObject *)o)->d_method;
+        l->before = *l->def;
+        l->original = PyDescr_NewMethod((PyTypeObject *)type, &l->before);
+    }
+    Py_XDECREF(o);
+    Py_XDECREF(type);
+    return l->def && !l->original ? -1 : 0;
+}
+
+static int take(leaf *l) {
+    if (l->def) return 0;
+    PyObject *module = PyImport_ImportModule(l->module);
+    if (!module) {
+        if (!PyErr_ExceptionMatches(PyExc_ImportError)) return -1;
+        PyErr_Clear();
+        return 0;
+    }
+    int result = l->type ? take_method(l, module) : take_function(l, module);
+    Py_DECREF(module);
+    if (l->def && !entry_for(l)) l->def = NULL;
+    return result;
+}
+
+static void set(leaf *l, PyCFunction fn) {
+    atomic_store((_Atomic(void *) *)&l->def->ml_meth, (void *)fn);
+}
+
+int patch_part(const char *part, bool on) {
+    int n = 0;
+    if (on && (patch_watch_forks() < 0 || (!strcmp(part, "socket") && patch_know_sockets() < 0))) return -1;
+    for (leaf *l = leaves; l < leaves + N_LEAVES; l++)
+        if (!strcmp(l->part, part) && on && take(l) < 0) return -1;
+    for (leaf *l = leaves; l < leaves + N_LEAVES; l++) {
+        if (strcmp(l->part, part) || !l->def) continue;
+        if (l->handle == patch_in_python && !l->python) continue;
+        n++;
+        if (l->exchanged != on) set(l, on ? entry_for(l) : l->before.ml_meth);
+        l->exchanged = on;
+    }
+    return n;
+}
+
+leaf *patch_leaf(const char *name) {
+    char whole[100];
+    for (leaf *l = leaves; l < leaves + N_LEAVES; l++) {
+        snprintf(whole, sizeof whole, "%s%s%s.%s", l->module, l->type ? "." : "", l->type ? l->type : "", l->name);
+        if (!strcmp(whole, name)) return l;
+    }
+    return NULL;
+}
+
+PyObject *patch_method(const char *module, const char *type, const char *name) {
+    for (leaf *l = leaves; l < leaves + N_LEAVES; l++)
+        if (l->type && !strcmp(l->module, module) && !strcmp(l->type, type) && !strcmp(l->name, name)) {
+            if (take(l) < 0) return NULL;
+            if (l->original) return Py_NewRef(l->original);
+        }
+    PyObject *m = PyImport_ImportModule(module), *t = m ? PyObject_GetAttrString(m, type) : NULL;
+    PyObject *method = t ? PyObject_GetAttrString(t, name) : NULL;
+    Py_XDECREF(m);
+    Py_XDECREF(t);
+    return method;
+}
+
+void patch_end(void) { patch_ended = true; }
+
+/* --- threading.local ------------------------------------------------------------------------------------- */
+/* What the thread has so far is that of what it did before it ran goroutines. */
+static void part_locals(worker *w, void *unused) {
+    if (w->cur != w->host) ps_save_locals(&w->host->ps, w->ts);
+}
+static void unite_locals(worker *w, void *unused) {
+    if (w->cur == w->host) return;
+    ps_save_locals(&w->cur->ps, w->ts);
+    ps_load_locals(&w->host->ps, w->ts);
+}
+
+void patch_locals(bool on) {
+    if (on == ps_own_locals) return;
+    sched_each_worker(on ? part_locals : unite_locals, NULL);
+    ps_own_locals = on;
+}
+
+/* --- for handlers -------------------------------------------------------------------------------------------- */
+PyObject *patch_arg(const call *c, Py_ssize_t position, const char *name) {
+    if (position < c->n) return c->args[position];
+    if (!name) return NULL;
+    if (c->kwargs) return PyDict_GetItemString(c->kwargs, name);
+    for (Py_ssize_t i = 0; c->kwnames && i < PyTuple_GET_SIZE(c->kwnames); i++)
+        if (PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(c->kwnames, i), name) == 0) return c->args[c->n + i];
+    return NULL;
+}
+
+bool patch_seconds(PyObject *o, double *seconds) {
+    if (PyFloat_Check(o)) { *seconds = PyFloat_AS_DOUBLE(o); return true; }
+    PyObject *n = PyIndex_Check(o) ? PyNumber_Index(o) : NULL;
+    *seconds = n ? PyLong_AsDouble(n) : -1.0;
+    Py_XDECREF(n);
+    bool is = n && !PyErr_Occurred();
+    PyErr_Clear();
+    return is;
+}
+
+/* fn(original, self, *args, **kwargs), without self where that is the module. */
+PyObject *patch_in_python(const call *c) {
+    if (!patch_goroutine()) return patch_as_before(c);
+    PyObject *args = PyTuple_New(c->n + (c->leaf->type ? 2 : 1)), *kwargs = Py_XNewRef(c->kwargs);
+    if (!args) { Py_XDECREF(kwargs); return NULL; }
+    Py_ssize_t at = 0;
+    PyTuple_SET_ITEM(args, at++, Py_NewRef(c->leaf->original));
+    if (c->leaf->type) PyTuple_SET_ITEM(args, at++, Py_NewRef(c->self));
+    for (Py_ssize_t i = 0; i < c->n; i++) PyTuple_SET_ITEM(args, at++, Py_NewRef(c->args[i]));
+    int failed = 0;
+    if (c->kwnames) {
+        kwargs = PyDict_New();
+        failed = !kwargs;
+        for (Py_ssize_t i = 0; !failed && i < PyTuple_GET_SIZE(c->kwnames); i++)
+            failed = PyDict_SetItem(kwargs, PyTuple_GET_ITEM(c->kwnames, i), c->args[c->n + i]) < 0;
+    }
+    PyObject *result = failed ? NULL : PyObject_Call(c->leaf->python, args, kwargs);
+    Py_DECREF(args);
+    Py_XDECREF(kwargs);
+    return result;
+}

@@ -1,0 +1,155 @@
+/* The cooperative standard library: functions of CPython's own C modules, exchanged in place.
+
+   A leaf is one such function: a builtin, or a method of a builtin type.  Its PyMethodDef is a static table
+   that everything reads at each call: the function, bound methods taken long ago, call sites the interpreter
+   has specialised.  So exchanging ml_meth there changes what every reference does, and what objects that
+   exist already do.
+
+   What must stay true:
+   - The calling convention is kept: ml_flags never change.  It differs between versions of CPython, so each
+     leaf has an entry for each (patch.c), and a handler sees none of that.
+   - In a thread that runs no goroutines a leaf does what it did before, but that whoever frees something looks
+     whether goroutines wait for it.
+   - A handler parks its goroutine only; never inside the collector, and not any more at the program's end. */
+#ifndef GOFER_PATCH_H
+#define GOFER_PATCH_H
+
+#include "base.h"
+#include "g.h"
+
+typedef struct leaf leaf;
+
+/* A call on its way; `args` without self. */
+typedef struct call {
+    leaf *leaf;
+    PyObject *self;              /* the module, for a function */
+    PyObject *const *args;
+    Py_ssize_t n;
+    PyObject *kwnames, *kwargs;  /* names of the arguments after the n, or a dict, or neither */
+    void *a, *b;                 /* as it came */
+} call;
+
+/* NULL with an exception, as what it stands for. */
+typedef PyObject *(*handler)(const call *c);
+
+struct leaf {
+    const char *part, *module, *type, *name;       /* type: NULL for a function */
+    handler handle;
+    PyMethodDef *def;            /* CPython's; NULL: not found yet */
+    PyMethodDef before;          /* what stood there */
+    PyObject *original;          /* a callable that does what it did before; a method takes self first */
+    PyObject *python;            /* handle_in_python: called with original, then as it was called */
+    bool exchanged;
+};
+
+/* Exchanges the leaves of a part, or puts them back; those that this version of CPython does not have are left
+   out.  How many there are, or -1 with an exception. */
+int patch_part(const char *part, bool on);
+/* A method of a builtin type as it was before, or NULL with an exception. */
+PyObject *patch_method(const char *module, const char *type, const char *name);
+/* The leaf of that name ("_thread.RLock.acquire"); NULL when there is none. */
+leaf *patch_leaf(const char *name);
+/* threading.local, too, is the goroutine's, or the thread's again. */
+void patch_locals(bool on);
+/* The program has come to its end: everything is as before, in all goroutines. */
+void patch_end(void);
+
+/* Before anything is patched, and before sockets are; 0, or -1 with an exception. */
+int patch_watch_forks(void);
+int patch_know_sockets(void);
+/* Sockets of the module _ssl: a sample, a weak reference to the socket it was made for, and a type of sockets that
+   can be referred to weakly. */
+int patch_know_ssl(PyObject *sample, PyObject *ref, PyObject *type);
+
+/* --- for handlers --------------------------------------------------------------------------------------- */
+extern bool patch_ended;
+
+/* The calling goroutine; NULL where all is to be as it was. */
+static inline G *patch_goroutine(void) {
+    worker *w = g_worker;
+    G *g = w ? w->cur : NULL;
+    return g && LIKELY(!patch_ended && !(relaxed_load(&g->pending) & P_EXIT)) ? g : NULL;
+}
+
+PyObject *patch_as_before(const call *c);
+/* Calls the Python function that stands for it, in a goroutine. */
+PyObject *patch_in_python(const call *c);
+/* An argument by its position or its name (NULL: it has none); borrowed, NULL when it is not given. */
+PyObject *patch_arg(const call *c, Py_ssize_t position, const char *name);
+static inline Py_ssize_t patch_nargs(const call *c) {
+    return c->n + (c->kwnames ? PyTuple_GET_SIZE(c->kwnames) : c->kwargs ? PyDict_GET_SIZE(c->kwargs) : 0);
+}
+/* Seconds as the interpreter takes them (float, or integer); false: something else, without an exception. */
+bool patch_seconds(PyObject *o, double *seconds);
+/* Whom threading takes the caller for. */
+unsigned long patch_ident(G *g);
+
+/* --- waiting for an object of CPython's: patch_wait.c -------------------------------------------------- */
+typedef struct want {
+    PyObject *on;
+    enum wait_reason why;
+    int (*take)(struct want *);            /* without waiting: 1 done, 0 not now, -1 with an exception */
+    bool (*may_take)(PyObject *on);        /* worth trying; runs nothing of Python's */
+    PyObject *taken;                       /* for take */
+} want;
+
+/* Parks g until it is taken, or ns (NEVER: without limit) are over: 1, 0, or -1 with an exception. */
+int patch_wait(G *g, want *w, int64_t ns);
+/* `on` was freed: the first that waits for it tries again.  Costs nothing when nobody waits for anything. */
+void patch_freed(PyObject *on);
+/* `on` is about to be freed: if the first that waits has waited for long, it is handed over, by give(on, g),
+   and stays as it is; true then. */
+bool patch_hand_over(PyObject *on, bool (*held)(PyObject *), void (*give)(PyObject *, G *));
+bool patch_anybody_waits(void);
+void patch_forget_waiters(void);
+
+/* --- sockets: patch_socket.c ---------------------------------------------------------------------------- */
+bool patch_is_socket(PyObject *o);
+int patch_socket_fd(PyObject *s);                      /* -1: closed */
+int64_t patch_socket_timeout(PyObject *s);             /* ns; 0: non-blocking; negative: without limit */
+bool patch_fd_blocks(int fd);
+void patch_fd_unblock(int fd);
+/* Another object for the same descriptor, in non-blocking mode, of a type derived from the socket's (NULL: of
+   that); to be given to patch_double_over, with any exception set or none. */
+PyObject *patch_double(PyObject *s, PyTypeObject *type);
+void patch_double_over(PyObject *twin);
+
+typedef struct limit { int64_t until; struct timers *clock; } limit;
+int patch_limit(limit *l, G *g, int64_t timeout);      /* as a socket has it; 0, or -1 with an exception */
+int64_t patch_limit_left(const limit *l);
+
+/* Parks until it is ready: 1, 0 when the time is over, -1 with an exception; that it was closed is one. */
+int patch_wait_fd(G *g, int fd, uint8_t events, int64_t ns);
+/* The same for a thread, without limit; 0, or -1 with an exception. */
+int patch_poll_fd(int fd, uint8_t events);
+/* NULL with TimeoutError. */
+PyObject *patch_timed_out(const char *text);
+
+/* --- handlers ----------------------------------------------------------------------------------------- */
+PyObject *patch_sleep(const call *c);
+PyObject *patch_get_ident(const call *c);
+PyObject *patch_of_thread(const call *c);
+PyObject *patch_lock_acquire(const call *c);
+PyObject *patch_lock_release(const call *c);
+PyObject *patch_rlock_acquire(const call *c);
+PyObject *patch_rlock_release(const call *c);
+PyObject *patch_rlock_is_owned(const call *c);
+PyObject *patch_rlock_recursion_count(const call *c);
+PyObject *patch_rlock_release_save(const call *c);
+PyObject *patch_rlock_acquire_restore(const call *c);
+PyObject *patch_socket_read(const call *c);
+PyObject *patch_socket_write(const call *c);
+PyObject *patch_socket_send(const call *c);
+PyObject *patch_socket_sendall(const call *c);
+PyObject *patch_socket_connect(const call *c);
+PyObject *patch_socket_connect_ex(const call *c);
+PyObject *patch_socket_close(const call *c);
+PyObject *patch_os_close(const call *c);
+PyObject *patch_ssl_read(const call *c);
+PyObject *patch_ssl_write(const call *c);
+PyObject *patch_ssl_handshake(const call *c);
+PyObject *patch_ssl_shutdown(const call *c);
+PyObject *patch_queue_get(const call *c);
+PyObject *patch_queue_put(const call *c);
+
+#endif

@@ -1,0 +1,171 @@
+/* Goroutines that wait for objects of CPython's, which know nothing of them.
+
+   Who waits stands in a table by the object's address, and the leaf that frees an object looks there.
+
+   What must stay true:
+   - No wake-up is lost.  Who waits: enters the table, then looks at the object once more, then parks.  Who
+     frees: frees it, then looks into the table.  Both in one order that all threads agree on.  Under the GIL
+     nobody frees anything between a try that failed and the parking, and the look is left out: up to 3.12
+     a lock that a thread has taken looks free until that thread has the GIL again.
+   - Between g_wait_begin and g_park nothing of Python's runs: it might wait itself, with the same waiter.
+   - A goroutine that was woken tries before it does anything else, also when it was cancelled: what was freed
+     for it is taken, or was taken by another, who will free it again.
+   - waiter.value is the object, borrowed: the frames of who waits hold it. */
+#include "patch.h"
+#include "sched.h"
+#include "timer.h"
+#include <sched.h>
+
+enum { BUCKETS = 1024 };
+static const int64_t LONG_NS = 1000000;          /* who has waited for so long is handed what he waits for */
+
+typedef struct bucket { lock_t lock; waitq waiters; } bucket;
+static bucket table[BUCKETS];
+static _Atomic(int) waiting;                     /* in the table, or about to be */
+
+static bucket *bucket_of(PyObject *on) {
+    uintptr_t a = (uintptr_t)on >> 4;
+    bucket *b = &table[(a ^ a >> 10 ^ a >> 20) % BUCKETS];
+    return b;
+}
+
+/* Under the bucket's lock; a ring that nobody has used yet is all zero. */
+static waitq *queue_of(bucket *b) {
+    if (!b->waiters.ring.next) waitq_init(&b->waiters);
+    return &b->waiters;
+}
+
+static waiter *first_for(bucket *b, PyObject *on) {
+    waitq *q = queue_of(b);
+    for (node *x = q->ring.next; x != &q->ring; x = x->next)
+        if (((waiter *)x)->value == on) return (waiter *)x;
+    return NULL;
+}
+
+bool patch_anybody_waits(void) { return atomic_load(&waiting) != 0; }
+
+void patch_forget_waiters(void) {
+    memset(table, 0, sizeof table);
+    atomic_store(&waiting, 0);
+}
+
+/* --- freeing ---------------------------------------------------------------------------------------------- */
+void patch_freed(PyObject *on) {
+    atomic_thread_fence(memory_order_seq_cst);
+    if (LIKELY(!relaxed_load(&waiting))) return;
+    bucket *b = bucket_of(on);
+    G *woken = NULL;
+    lock_acquire(&b->lock);
+    for (waiter *x; !woken && (x = first_for(b, on)); ) {
+        waitq_remove(x);
+        if (g_claim(x->g, W_READY)) woken = x->g;
+    }
+    lock_release(&b->lock);
+    if (woken) g_ready(woken);
+}
+
+bool patch_hand_over(PyObject *on, bool (*held)(PyObject *), void (*give)(PyObject *, G *)) {
+    if (LIKELY(!relaxed_load(&waiting))) return false;
+    bucket *b = bucket_of(on);
+    G *to = NULL;
+    int64_t now = clock_coarse_ns();
+    lock_acquire(&b->lock);
+    for (waiter *x; !to && (x = first_for(b, on)) && now - (int64_t)x->n > LONG_NS && held(on); ) {
+        waitq_remove(x);
+        if (!g_claim(x->g, W_READY)) continue;
+        to = x->g;
+        x->ok = true;
+        if (give) give(on, to);
+    }
+    lock_release(&b->lock);
+    if (to) g_ready(to);
+    return to != NULL;
+}
+
+/* --- waiting ---------------------------------------------------------------------------------------------- */
+typedef struct { timer t; G *g; bool over; } alarm_clock;
+
+static void time_over(timer *t, int64_t now) {
+    alarm_clock *a = (alarm_clock *)t;
+    if (now == DROPPED || !g_claim(a->g, W_READY)) return;
+    a->over = true;
+    g_ready(a->g);
+}
+
+static void enter_table(G *g, want *w, int64_t since, bool again) {
+    bucket *b = bucket_of(w->on);
+    g->w.value = w->on;
+    g->w.n = since;
+    g->w.ok = false;
+    lock_acquire(&b->lock);
+    if (again) waitq_push_front(queue_of(b), &g->w);
+    else waitq_push(queue_of(b), &g->w);
+    lock_release(&b->lock);
+}
+
+static void leave_table(G *g, want *w) {
+    bucket *b = bucket_of(w->on);
+    lock_acquire(&b->lock);
+    waitq_remove(&g->w);
+    lock_release(&b->lock);
+    g->w.value = NULL;
+}
+
+/* Parks, unless it can be taken by now.  W_NONE: it can. */
+static enum wake wait_once(G *g, want *w, int64_t since, bool again, alarm_clock *a, timers *h) {
+    enum wake why = W_NONE;
+    enter_table(g, w, since, again);
+    atomic_thread_fence(memory_order_seq_cst);
+    bool armed = !a || timer_start(&a->t, h);
+    if ((!armed || (GOFER_FREE_THREADED && w->may_take(w->on))) && g_claim(g, W_NONE)) why = armed ? W_NONE : W_NOMEM;
+    else {
+        g->durable = true;
+        sched_outside(1);
+        why = g_park(g, w->why, w->on);
+        sched_outside(-1);
+    }
+    if (a) timer_stop(&a->t);
+    leave_table(g, w);
+    return why;
+}
+
+/* It looked free, and was not: somebody has taken it and not said so yet, and may have to stop before that. */
+static void look_away(void) {
+    Py_BEGIN_ALLOW_THREADS
+    sched_yield();
+    Py_END_ALLOW_THREADS
+}
+
+static int wait_in_turns(G *g, want *w, alarm_clock *a, timers *h) {
+    int64_t since = clock_coarse_ns();
+    for (bool again = false;; again = true) {
+        if (g_wait_begin(g) < 0) return -1;
+        enum wake why = wait_once(g, w, since, again, a, h);
+        bool handed = g->w.ok, over = a && a->over;
+        if (why == W_READY && handed) { g_settle(g); return 1; }
+        int taken = w->take(w);
+        if (taken) { g_settle(g); return taken; }
+        if (why == W_NONE) look_away();
+        else if (why == W_READY) {
+            g_settle(g);
+            if (over) return 0;
+        } else if (g_wake_error(g, why) < 0) return -1;
+    }
+}
+
+int patch_wait(G *g, want *w, int64_t ns) {
+    int taken = w->take(w);
+    if (taken) { if (taken > 0) g_could_switch(); return taken; }
+    timers *h = NULL;
+    alarm_clock *a = NULL;
+    if (ns != NEVER) {
+        if (!(h = timers_of(g))) return -1;
+        if (!(a = mem_alloc(sizeof *a))) { PyErr_NoMemory(); return -1; }
+        *a = (alarm_clock){ { .when = timers_clock(h) + ns, .fire = time_over }, g };
+    }
+    atomic_fetch_add(&waiting, 1);
+    taken = wait_in_turns(g, w, a, h);
+    atomic_fetch_sub(&waiting, 1);
+    mem_free(a);
+    return taken;
+}

@@ -1,0 +1,68 @@
+"""Name resolution, on the pool of threads; the sockets themselves are in csrc/patch_socket.c."""
+
+import gc
+import re
+import socket
+from collections.abc import Callable
+from typing import Any, Final
+
+from gofer.blocking import blocking
+
+__all__ = ["STAND_INS", "end"]
+
+_ADDRESS: Final = re.compile(r"[0-9.]*|.*:.*")  # nobody need be asked for these
+
+
+def _is_address(host: Any) -> bool:
+    if isinstance(host, (bytes, bytearray)):
+        host = host.decode("latin-1")
+    return host is None or (isinstance(host, str) and _ADDRESS.fullmatch(host) is not None)
+
+
+def _getaddrinfo(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    host = args[0] if args else kwargs.get("host")
+    if _is_address(host):
+        return original(*args, **kwargs)
+    return blocking(original, *args, **kwargs)
+
+
+def _by_name(original: Callable[..., Any], *args: Any) -> Any:
+    return original(*args) if args and _is_address(args[0]) else blocking(original, *args)
+
+
+def _on_pool(original: Callable[..., Any], *args: Any) -> Any:
+    return blocking(original, *args)
+
+
+def _has_name(address: Any) -> bool:
+    try:
+        host: Any = address[0]
+    except (TypeError, LookupError):
+        return False
+    return isinstance(host, str) and not isinstance(address, str) and not _is_address(host)
+
+
+def _without_names(sock: Any, address: Any) -> Any:
+    """An address to connect to: if it has a name, with the number that the name stands for."""
+    if sock.family not in (socket.AF_INET, socket.AF_INET6) or not _has_name(address):
+        return address
+    found = socket.getaddrinfo(address[0], None, sock.family, sock.type)
+    return (found[0][4][0], *address[1:])
+
+
+STAND_INS: Final[dict[str, Callable[..., Any]]] = {
+    "_socket.socket.connect": _without_names,
+    "_socket.socket.connect_ex": _without_names,
+    "_socket.getaddrinfo": _getaddrinfo,
+    "_socket.gethostbyname": _by_name,
+    "_socket.gethostbyname_ex": _by_name,
+    "_socket.gethostbyaddr": _on_pool,
+    "_socket.getnameinfo": _on_pool,
+}
+
+
+def end() -> None:
+    """Descriptors that goroutines have made non-blocking block again, as Python has them do."""
+    for sock in gc.get_objects():
+        if isinstance(sock, socket.socket) and sock.gettimeout() is None and sock.fileno() >= 0:
+            sock.settimeout(None)
