@@ -8,6 +8,7 @@
     X(get_ident, "threading", "_thread", NULL, "get_ident", patch_get_ident) \
     X(lock_acquire, "threading", "_thread", "LockType", "acquire", patch_lock_acquire) \
     X(lock_acquire_lock, "threading", "_thread", "LockType", "acquire_lock", patch_lock_acquire) \
+    X(lock_locked, "threading", "_thread", "LockType", "locked", NULL) \
     X(lock_enter, "threading", "_thread", "LockType", "__enter__", patch_lock_acquire) \
     X(lock_release, "threading", "_thread", "LockType", "release", patch_lock_release) \
     X(lock_release_lock, "threading", "_thread", "LockType", "release_lock", patch_lock_release) \
@@ -24,6 +25,7 @@
     X(pthread_kill, "threading", "_signal", NULL, "pthread_kill", patch_of_thread) \
     X(thread_clock, "threading", "time", NULL, "pthread_getcpuclockid", patch_of_thread) \
     X(queue_get, "queue", "_queue", "SimpleQueue", "get", patch_queue_get) \
+    X(queue_empty, "queue", "_queue", "SimpleQueue", "empty", NULL) \
     X(queue_put, "queue", "_queue", "SimpleQueue", "put", patch_queue_put) \
     X(queue_put_nowait, "queue", "_queue", "SimpleQueue", "put_nowait", patch_queue_put) \
     X(sock_accept, "socket", "_socket", "socket", "_accept", patch_socket_read) \
@@ -96,10 +98,33 @@ PyObject *patch_as_before(const call *c) {
     }
 }
 
+static PyInterpreterState *main_interpreter;
+
 static PyObject *enter(leaf *l, PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames,
                        PyObject *kwargs, void *a, void *b) {
     call c = { l, self, args, n, kwnames, kwargs, a, b };
-    return l->handle(&c);
+    return LIKELY(PyThreadState_Get()->interp == main_interpreter) ? l->handle(&c) : patch_as_before(&c);
+}
+
+PyObject *patch_call(leaf *l, PyObject *self, PyTypeObject *class, PyObject *arg) {
+    call c = { l, self, &arg, arg != NULL, NULL, NULL, arg, NULL };
+    int flags = l->before.ml_flags & KINDS;
+    if (flags & METH_METHOD) c.a = class;
+    if (!(flags & METH_VARARGS)) return patch_as_before(&c);
+    PyObject *args = c.a = PyTuple_New(c.n);
+    if (!args) return NULL;
+    if (arg) PyTuple_SET_ITEM(args, 0, Py_NewRef(arg));
+    PyObject *result = patch_as_before(&c);
+    Py_DECREF(args);
+    return result;
+}
+
+int patch_ask(leaf *l, PyObject *self, PyTypeObject *class, PyObject *arg) {
+    PyObject *answer = patch_call(l, self, class, arg);
+    if (!answer) return -1;
+    int is = answer == Py_True;
+    Py_DECREF(answer);
+    return is;
 }
 
 static PyObject *enter_tuple(leaf *l, PyObject *self, PyObject *args, PyObject *kwargs) {
@@ -201,11 +226,12 @@ static void set(leaf *l, PyCFunction fn) {
 
 int patch_part(const char *part, bool on) {
     int n = 0;
+    main_interpreter = PyInterpreterState_Main();
     if (on && (patch_watch_forks() < 0 || (!strcmp(part, "socket") && patch_know_sockets() < 0))) return -1;
     for (leaf *l = leaves; l < leaves + N_LEAVES; l++)
         if (!strcmp(l->part, part) && on && take(l) < 0) return -1;
     for (leaf *l = leaves; l < leaves + N_LEAVES; l++) {
-        if (strcmp(l->part, part) || !l->def) continue;
+        if (strcmp(l->part, part) || !l->def || !l->handle) continue;
         if (l->handle == patch_in_python && !l->python) continue;
         n++;
         if (l->exchanged != on) set(l, on ? entry_for(l) : l->before.ml_meth);
@@ -221,19 +247,6 @@ leaf *patch_leaf(const char *name) {
         if (!strcmp(whole, name)) return l;
     }
     return NULL;
-}
-
-PyObject *patch_method(const char *module, const char *type, const char *name) {
-    for (leaf *l = leaves; l < leaves + N_LEAVES; l++)
-        if (l->type && !strcmp(l->module, module) && !strcmp(l->type, type) && !strcmp(l->name, name)) {
-            if (take(l) < 0) return NULL;
-            if (l->original) return Py_NewRef(l->original);
-        }
-    PyObject *m = PyImport_ImportModule(module), *t = m ? PyObject_GetAttrString(m, type) : NULL;
-    PyObject *method = t ? PyObject_GetAttrString(t, name) : NULL;
-    Py_XDECREF(m);
-    Py_XDECREF(t);
-    return method;
 }
 
 void patch_end(void) { patch_ended = true; }

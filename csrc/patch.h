@@ -10,6 +10,7 @@
      leaf has an entry for each (patch.c), and a handler sees none of that.
    - In a thread that runs no goroutines a leaf does what it did before, but that whoever frees something looks
      whether goroutines wait for it.
+   - The tables belong to the process: in another interpreter than the main one, too, all is as before.
    - A handler parks its goroutine only; never inside the collector, and not any more at the program's end. */
 #ifndef GOFER_PATCH_H
 #define GOFER_PATCH_H
@@ -34,7 +35,7 @@ typedef PyObject *(*handler)(const call *c);
 
 struct leaf {
     const char *part, *module, *type, *name;       /* type: NULL for a function */
-    handler handle;
+    handler handle;              /* NULL: it is only called by the others, and stays */
     PyMethodDef *def;            /* CPython's; NULL: not found yet */
     PyMethodDef before;          /* what stood there */
     PyObject *original;          /* a callable that does what it did before; a method takes self first */
@@ -45,8 +46,6 @@ struct leaf {
 /* Exchanges the leaves of a part, or puts them back; those that this version of CPython does not have are left
    out.  How many there are, or -1 with an exception. */
 int patch_part(const char *part, bool on);
-/* A method of a builtin type as it was before, or NULL with an exception. */
-PyObject *patch_method(const char *module, const char *type, const char *name);
 /* The leaf of that name ("_thread.RLock.acquire"); NULL when there is none. */
 leaf *patch_leaf(const char *name);
 /* threading.local, too, is the goroutine's, or the thread's again. */
@@ -72,6 +71,12 @@ static inline G *patch_goroutine(void) {
 }
 
 PyObject *patch_as_before(const call *c);
+/* Calls what a method was before with one argument (NULL: none).  Whose type `self` is has been looked at when
+   this was entered, and is not again: there may be several of that name, in other interpreters or from a second
+   import.  class: as given to who was entered, for METH_METHOD. */
+PyObject *patch_call(leaf *l, PyObject *self, PyTypeObject *class, PyObject *arg);
+/* The same: 1 when it returns true, 0 otherwise, -1 with an exception. */
+int patch_ask(leaf *l, PyObject *self, PyTypeObject *class, PyObject *arg);
 /* Calls the Python function that stands for it, in a goroutine. */
 PyObject *patch_in_python(const call *c);
 /* An argument by its position or its name (NULL: it has none); borrowed, NULL when it is not given. */
@@ -87,6 +92,7 @@ unsigned long patch_ident(G *g);
 /* --- waiting for an object of CPython's: patch_wait.c -------------------------------------------------- */
 typedef struct want {
     PyObject *on;
+    const call *call;
     enum wait_reason why;
     int (*take)(struct want *);            /* without waiting: 1 done, 0 not now, -1 with an exception */
     bool (*may_take)(PyObject *on);        /* worth trying; runs nothing of Python's */

@@ -1,29 +1,20 @@
 /* queue.SimpleQueue. */
 #include "patch.h"
 
-static PyObject *try_get, *is_empty, *empty_error;
+static leaf *queue_empty;
 
-static int know_queues(void) {
-    if (empty_error) return 0;
-    if (!try_get && !(try_get = patch_method("_queue", "SimpleQueue", "get_nowait"))) return -1;
-    if (!is_empty && !(is_empty = patch_method("_queue", "SimpleQueue", "empty"))) return -1;
-    PyObject *module = PyImport_ImportModule("_queue");
-    empty_error = module ? PyObject_GetAttrString(module, "Empty") : NULL;
-    Py_XDECREF(module);
-    return empty_error ? 0 : -1;
-}
+static bool has_some(PyObject *on) { return patch_ask(queue_empty, on, NULL, NULL) == 0; }
 
-static bool has_some(PyObject *on) {
-    PyObject *empty = PyObject_CallOneArg(is_empty, on);
-    Py_XDECREF(empty);                           /* True or False */
-    return empty == Py_False;
+static bool is_empty_error(void) {
+    PyObject *type = PyErr_Occurred();               /* of whichever import */
+    return type && PyType_Check(type) && !strcmp(((PyTypeObject *)type)->tp_name, "_queue.Empty");
 }
 
 static int get_now(want *w) {
     if (!has_some(w->on)) return 0;
-    if ((w->taken = PyObject_CallOneArg(try_get, w->on))) return 1;
-    if (!PyErr_ExceptionMatches(empty_error)) return -1;
-    PyErr_Clear();                               /* another has been quicker */
+    if ((w->taken = patch_call(w->call->leaf, w->on, w->call->a, Py_False))) return 1;
+    if (!is_empty_error()) return -1;
+    PyErr_Clear();                                   /* another has been quicker */
     return 0;
 }
 
@@ -46,11 +37,10 @@ PyObject *patch_queue_get(const call *c) {
     G *g = patch_goroutine();
     int64_t ns;
     if (!g || !waits(c, &ns)) return patch_as_before(c);
-    if (know_queues() < 0) return NULL;
-    want w = { c->self, WHY_QUEUE, get_now, has_some };
+    if (!queue_empty) queue_empty = patch_leaf("_queue.SimpleQueue.empty");
+    want w = { c->self, c, WHY_QUEUE, get_now, has_some };
     int taken = patch_wait(g, &w, ns);
-    if (taken == 0) PyErr_SetNone(empty_error);
-    return taken > 0 ? w.taken : NULL;
+    return taken > 0 ? w.taken : taken < 0 ? NULL : patch_call(c->leaf, c->self, c->a, Py_False);
 }
 
 PyObject *patch_queue_put(const call *c) {

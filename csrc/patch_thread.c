@@ -97,53 +97,41 @@ static enum asks what_is_asked(const call *c, int64_t *ns) {
 
 static PyObject *took(int taken) { return taken < 0 ? NULL : PyBool_FromLong(taken); }
 
-/* original(on, ...) is true: 1, 0, or -1 with an exception */
-static int ask(PyObject *original, PyObject *on, PyObject *arg) {
-    PyObject *args[] = { on, arg };
-    PyObject *answer = PyObject_Vectorcall(original, args, arg ? 2 : 1, NULL);
-    if (!answer) return -1;
-    int is = answer == Py_True;
-    Py_DECREF(answer);
-    return is;
-}
-
 /* --- threading.Lock ------------------------------------------------------------------------------------- */
-static PyObject *lock_try, *lock_locked;
+static leaf *plain_acquire, *plain_locked;
 
-static bool lock_held(PyObject *on) { return ask(lock_locked, on, NULL) == 1; }
-static bool lock_free(PyObject *on) { return !lock_held(on); }
-static int lock_take(want *w) { return ask(lock_try, w->on, Py_False); }
-
-static int know_locks(void) {
-    if (lock_try) return 0;
-    if (!lock_locked && !(lock_locked = patch_method("_thread", "LockType", "locked"))) return -1;
-    return (lock_try = patch_method("_thread", "LockType", "acquire")) ? 0 : -1;
+static void know_locks(void) {
+    if (!plain_locked) plain_acquire = patch_leaf("_thread.LockType.acquire");
+    if (!plain_locked) plain_locked = patch_leaf("_thread.LockType.locked");
 }
+
+static bool lock_held(PyObject *on) { return patch_ask(plain_locked, on, NULL, NULL) == 1; }
+static bool lock_free(PyObject *on) { return !lock_held(on); }
+static int lock_take(want *w) { return patch_ask(plain_acquire, w->on, NULL, Py_False); }
 
 PyObject *patch_lock_acquire(const call *c) {
     G *g = patch_goroutine();
     int64_t ns;
     if (!g || what_is_asked(c, &ns) != WAIT) return patch_as_before(c);
-    if (know_locks() < 0) return NULL;
-    want w = { c->self, WHY_LOCK, lock_take, lock_free };
+    know_locks();
+    want w = { c->self, c, WHY_LOCK, lock_take, lock_free };
     return took(patch_wait(g, &w, ns));
 }
 
 PyObject *patch_lock_release(const call *c) {
-    if (UNLIKELY(patch_anybody_waits()) && know_locks() == 0 && patch_hand_over(c->self, lock_held, NULL))
-        Py_RETURN_NONE;
+    know_locks();
+    if (patch_hand_over(c->self, lock_held, NULL)) Py_RETURN_NONE;
     PyObject *result = patch_as_before(c);
     if (result) patch_freed(c->self);
     return result;
 }
 
 /* --- threading.RLock ------------------------------------------------------------------------------------ */
-static PyObject *rlock_try, *rlock_free_it;
+static leaf *rlock_acquire, *rlock_release;
 
-static int know_rlocks(void) {
-    if (rlock_free_it) return 0;
-    if (!rlock_try && !(rlock_try = patch_method("_thread", "RLock", "acquire"))) return -1;
-    return (rlock_free_it = patch_method("_thread", "RLock", "release")) ? 0 : -1;
+static void know_rlocks(void) {
+    if (!rlock_release) rlock_acquire = patch_leaf("_thread.RLock.acquire");
+    if (!rlock_release) rlock_release = patch_leaf("_thread.RLock.release");
 }
 
 static bool rlock_held(PyObject *on) { return ps_rlock_owner(on) != 0; }
@@ -167,18 +155,18 @@ static int rlock_take(want *w) {
     }
     if (owner == me) { ps_rlock_set(w->on, me, ps_rlock_count(w->on) + 1); return 1; }
     if (owner == thread) return 0;               /* that is goroutine 1 */
-    int taken = ask(rlock_try, w->on, Py_False);
+    int taken = patch_ask(rlock_acquire, w->on, NULL, Py_False);
     if (taken > 0) ps_rlock_set(w->on, me, 1);
     return taken;
 }
 
-static want for_rlock(PyObject *on) { return (want){ on, WHY_LOCK, rlock_take, rlock_is_free }; }
+static want for_rlock(PyObject *on) { return (want){ on, NULL, WHY_LOCK, rlock_take, rlock_is_free }; }
 
 PyObject *patch_rlock_acquire(const call *c) {
     int64_t ns;
     enum asks asked = g_worker ? what_is_asked(c, &ns) : WRONG;
     if (asked == WRONG) return patch_as_before(c);
-    if (know_rlocks() < 0) return NULL;
+    know_rlocks();
     want w = for_rlock(c->self);
     G *g = patch_goroutine();
     if (asked == WAIT && g) return took(patch_wait(g, &w, ns));
@@ -194,7 +182,7 @@ static int rlock_free_now(PyObject *on) {
     if (patch_hand_over(on, rlock_held, rlock_give)) return 0;
     unsigned long owner = ps_rlock_owner(on), count = ps_rlock_count(on);
     ps_rlock_set(on, PyThread_get_thread_ident(), 1);
-    PyObject *none = PyObject_CallOneArg(rlock_free_it, on);
+    PyObject *none = patch_call(rlock_release, on, NULL, NULL);
     if (!none) { ps_rlock_set(on, owner, count); return -1; }
     Py_DECREF(none);
     patch_freed(on);
@@ -203,7 +191,7 @@ static int rlock_free_now(PyObject *on) {
 
 PyObject *patch_rlock_release(const call *c) {
     unsigned long me = ident_here();
-    if (know_rlocks() < 0) return NULL;
+    know_rlocks();
     if (owner_of(c->self, me) != me) {
         PyErr_SetString(PyExc_RuntimeError, "cannot release un-acquired lock");
         return NULL;
@@ -228,7 +216,7 @@ PyObject *patch_rlock_recursion_count(const call *c) {
 PyObject *patch_rlock_release_save(const call *c) {
     unsigned long owner = ps_rlock_owner(c->self);
     if (!owner) return patch_as_before(c);
-    if (know_rlocks() < 0) return NULL;
+    know_rlocks();
     PyObject *state = Py_BuildValue("kk", ps_rlock_count(c->self), owner);
     if (state && rlock_free_now(c->self) < 0) Py_CLEAR(state);
     return state;
@@ -239,7 +227,8 @@ PyObject *patch_rlock_acquire_restore(const call *c) {
     PyObject *state = c->n == 1 ? c->args[0] : NULL;
     unsigned long count, owner;
     if (!g || !state || !PyTuple_Check(state)) return patch_as_before(c);
-    if (know_rlocks() < 0 || !PyArg_ParseTuple(state, "kk:_acquire_restore", &count, &owner)) return NULL;
+    know_rlocks();
+    if (!PyArg_ParseTuple(state, "kk:_acquire_restore", &count, &owner)) return NULL;
     want w = for_rlock(c->self);
     if (patch_wait(g, &w, NEVER) < 0) return NULL;
     ps_rlock_set(c->self, owner, count);
