@@ -41,7 +41,7 @@ def _select(original: Callable[..., Any], *args: Any) -> Any:
     if len(args) not in (3, 4) or not _is_limit(seconds):
         return original(*args)
     try:
-        asked = [_as_list(objects) for objects in args[:3]]
+        asked: list[Any] = [_as_list(objects) for objects in args[:3]]
     except TypeError:
         return original(*args)
     limit = _Limit(seconds)
@@ -49,12 +49,13 @@ def _select(original: Callable[..., Any], *args: Any) -> Any:
         ready = original(*asked, 0)
         left = limit.left
         if left == 0 or any(ready):
-            return ready  # pyright: ignore[reportUnknownVariableType]
+            return ready
         _core.wait_fds(_events(asked), left)
 
 
-def _as_list(objects: Any) -> Any:
-    return objects if isinstance(objects, list) else list(objects)  # it may change on the way
+def _as_list(objects: Any) -> list[Any]:
+    copied: list[Any] = list(objects)  # it may change on the way
+    return copied
 
 
 def _is_limit(seconds: Any) -> bool:
