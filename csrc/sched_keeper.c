@@ -68,13 +68,15 @@ static void fire_overdue(int64_t now) {
     }
 }
 
-/* Detached: until a timer is due, the bell rings or the time is over; while `busy`, until nobody waits any
-   more either, or somebody is stuck (true). */
+/* Detached, and unless `busy` asleep already: until a timer is due, the bell rings or the time is over; while
+   `busy`, until nobody waits any more either, or somebody is stuck (true). */
 static bool watch(worker *k, bool busy, int64_t until) {
     for (;;) {
         int64_t next = busy ? clock_ns() + STUCK_NS : until;
         atomic_store(&sched.keeper_looks, NEVER);
-        fall_asleep(k);
+        /* Else it has slept since before it asked for a deadlock.  To fall asleep once more, and not ask, would have
+           who asks at this moment leave the question to it. */
+        if (busy) fall_asleep(k);
         atomic_thread_fence(memory_order_seq_cst);
         int64_t first = relaxed_load(&k->timers->first), overdue = first_overdue();
         atomic_store(&sched.keeper_looks, overdue);

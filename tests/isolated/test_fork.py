@@ -404,7 +404,7 @@ def test_a_child_inside_scopes(program):
                         try:
                             Chan().recv()
                         finally:
-                            print("through")
+                            print("through", flush=True)
                             os._exit(5)
                     print(child(use))
                     print(outer.cancelled)
