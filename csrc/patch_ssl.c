@@ -44,6 +44,7 @@ static PyObject *call_double(const call *c, PyObject *s) {
         *ref_of(c->self) = ref;
         result = patch_as_before(c);
         *ref_of(c->self) = before;
+        if (result == twin) Py_SETREF(result, Py_NewRef(s));     /* shutdown() returns what it is above */
     }
     if (twin) patch_double_over(twin);
     Py_XDECREF(ref);

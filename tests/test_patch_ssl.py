@@ -112,6 +112,18 @@ def test_the_end_parks(pair, one_worker):
     tasks[0].join()
 
 
+def test_what_is_below_goes_on_in_the_clear(pair):
+    pair.shake()
+    task = fork(pair.server.unwrap)
+    client = pair.client.unwrap()
+    server = task.join()
+    assert client is pair.client
+    assert server is pair.server
+    task = fork(server.recv, 10)
+    client.sendall(b"in clear")
+    assert task.join() == b"in clear"
+
+
 def test_both_ways_at_once(pair):
     pair.shake()
 
