@@ -210,6 +210,7 @@ struct worker {
     struct timers *timers;
     struct poller *poller;
     struct fd_table *fds;        /* who waits for which descriptor */
+    PyObject *spare;             /* bytes to read into, see patch_recv.c; or NULL */
     pool pool;
     G *graveyard;                /* ended, reference not dropped yet */
     G *free;                     /* dead Goroutine objects */
