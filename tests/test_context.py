@@ -783,16 +783,27 @@ def test_a_parent_does_not_keep_dropped_children(derive, asked):
     parts = family(child, grandchild)
     del child, cancel, grandchild, _
     assert_gone(parts)
-    assert not parent.node._children
+    assert not parent.node.pins
 
 
-def test_a_cancelled_child_is_forgotten():
-    parent, _ = with_cancel(background())
-    child, cancel = with_cancel(parent)
-    assert len(parent.node._children) == 1
-    cancel()
-    assert len(parent.node._children) == 0
-    assert_cancelled(child)
+def test_children_that_come_and_go_leave_nothing_with_their_parent():
+    parent, cancel_parent = with_cancel(background())
+    kept = []
+    for n in range(1000):
+        child, cancel = with_cancel(parent)
+        assert not child.done.closed
+        if n % 2:
+            when_done(child, lambda: None)
+            cancel()
+        if n % 100 == 0:
+            kept.append(child)
+    del child, cancel
+    gc.collect()
+    assert len(parent.node.pins) == len(kept)
+    cancel_parent()
+    for child in kept:
+        assert_cancelled(child)
+    assert not parent.node.pins
 
 
 def test_a_cancelled_tree_is_freed():
@@ -996,32 +1007,57 @@ def test_amidst_of_a_cancel_another_one_does_all_of_it():
     assert amidst_of_a_cancel(lambda cancel, child: (cancel(), child.done.closed)) == (None, True)
 
 
-@pytest.mark.parametrize(
-    ("step", "derive"),
-    [
-        ("first", with_cancel),
-        ("first", functools.partial(with_timeout, d=LONG)),
-        ("after_func", functools.partial(with_timeout, d=LONG)),
-    ],
-)
-def test_a_cancel_amidst_of_making_a_child(step, derive, monkeypatch):
+def test_a_cancel_amidst_of_making_a_child(monkeypatch):
     parent, cancel = with_cancel(background())
-    inner = getattr(_cancel, step)
-    results = []
+    inner = _cancel.after_func
+    timers = []
 
     def cancel_before(*args):
-        monkeypatch.undo()
         cancel()
-        results.append(inner(*args))
-        return results[-1]
+        timers.append(inner(*args))
+        return timers[-1]
 
-    monkeypatch.setattr(_cancel, step, cancel_before)
-    child, _ = derive(parent)
+    monkeypatch.setattr(_cancel, "after_func", cancel_before)
+    child, _ = with_timeout(parent, LONG)
     assert_cancelled(child)
     assert child.err() is parent.err()
-    (result,) = results
-    if step == "after_func":
-        assert not result.stop()  # the timer has been stopped
+    (timer,) = timers
+    assert not timer.stop()  # it has been stopped
+
+
+def test_a_cancel_amidst_of_asking_for_done(monkeypatch):
+    for step in ("chan_in", "first"):
+        parent, cancel = with_cancel(background())
+        child, _ = with_cancel(parent)
+        inner = getattr(context, step)
+
+        def cancel_before(*args, cancel=cancel, inner=inner):
+            cancel()
+            return inner(*args)
+
+        monkeypatch.setattr(context, step, cancel_before)
+        done = child.done
+        monkeypatch.undo()
+        assert done.closed
+        assert child.done is done
+
+
+def test_an_end_that_was_interrupted_can_be_done_again():
+    root, cancel = with_cancel(background())
+    children = [with_cancel(root)[0] for _ in range(10)]
+    waiting = [child.done for child in children]
+
+    def interrupt():
+        raise KeyboardInterrupt
+
+    when_done(root, interrupt)  # called once, and before any child is told
+    with pytest.raises(KeyboardInterrupt):
+        cancel()
+    assert not any(done.closed for done in waiting)
+    cancel()
+    assert all(done.closed for done in waiting)
+    for child in children:
+        assert_cancelled(child)
 
 
 def test_who_is_woken_cancels_the_child():
