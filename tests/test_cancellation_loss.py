@@ -16,9 +16,11 @@ from gofer import (
     shield,
     timeout,
 )
+from gofer.errors import Canceled
 from gofer.sync import SingleFlight
 
 from shared.points import wait_for
+from shared.schedules import many, outcome
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -212,6 +214,27 @@ def test_an_exchange_that_is_cancelled_at_any_wait_stays_in_step(ask):
     assert ends[-1] == [4, 9]
     assert len(ends) > 5
     assert set(map(str, ends)) == {"[4, 9]", "cancelled"}
+
+
+@pytest.mark.parametrize("ask", ["ask_shielded", "ask_and_mend", "ask_and_renew"])
+def test_an_exchange_that_is_cancelled_at_any_moment_stays_in_step(ask):
+    """One of two that share the connection, wherever it stands and whatever the other one does."""
+
+    def fn():
+        connection = Connection()
+        go(connection.serve)
+
+        def client(n):
+            return getattr(connection, ask)(n)
+
+        tasks = [fork(client, n) for n in (2, 3)]
+        tasks[0].cancel()
+        assert outcome(tasks[0]) in (4, Canceled)
+        assert outcome(tasks[1]) == 9
+        assert client(5) == 25
+        connection.requests.close()
+
+    many(fn)
 
 
 def test_an_unprotected_exchange_gets_out_of_step():
