@@ -1,8 +1,11 @@
 """Timers, scopes and contexts in a bubble: they live by its clock."""
 
+from contextlib import ExitStack
+
 import pytest
 
 from gofer import (
+    Cancelled,
     Chan,
     Group,
     Ticker,
@@ -11,6 +14,7 @@ from gofer import (
     after_func,
     cancel_scope,
     context,
+    fork,
     go,
     gosched,
     select,
@@ -248,6 +252,28 @@ def test_a_bubble_in_a_timeout_of_the_world_outside():
 
 
 outside = Chan()
+
+
+def test_many_with_one_deadline(elapsed):
+    """In each other the outermost one is over; side by side each is over for itself."""
+
+    def limited(n):
+        with pytest.raises(TimeoutError), timeout(HOUR):
+            sleep(HOUR + n)
+        return elapsed()
+
+    with bubble():
+        elapsed()
+        limits = [timeout(HOUR) for _ in range(100)]
+        with pytest.raises(TimeoutError) as caught, ExitStack() as stack:
+            for limit in limits:
+                stack.enter_context(limit)
+            sleep(2 * HOUR)
+        assert isinstance(caught.value.__cause__, Cancelled)  # that no inner one took for its own
+        assert all(limit.expired for limit in limits)
+        assert elapsed() == HOUR
+        tasks = [fork(limited, n) for n in range(1, 1000)]
+        assert {task.join() for task in tasks} == {2 * HOUR}
 
 
 def test_deadlines_of_contexts(elapsed):

@@ -8,6 +8,8 @@ import pytest
 from gofer import (
     Chan,
     Closed,
+    Cond,
+    Mutex,
     WaitGroup,
     cancel_scope,
     context,
@@ -21,8 +23,10 @@ from gofer.context import (
     DeadlineExceeded,
     after_func,
     background,
+    cause,
     when_done,
     with_cancel,
+    with_cancel_cause,
     with_timeout,
     with_value,
     without_cancel,
@@ -89,6 +93,53 @@ def test_after_func_of_what_is_never_cancelled():
     assert stop()
     assert not stop()
     assert after_func(without_cancel(with_cancel(background())[0]), pytest.fail)()
+
+
+def test_a_context_that_ends_with_either_of_two(parked):
+    """after_func hands the end of one on to the other."""
+
+    def merged(one, other):
+        ctx, cancel = with_cancel_cause(one)
+        return ctx, after_func(other, lambda: cancel(cause(other)))
+
+    for first in (0, 1):
+        pair = [with_cancel_cause(background()) for _ in range(2)]
+        ctx, stop = merged(*(ctx for ctx, _ in pair))
+        waiting = fork(ctx.done.recv_ok)
+        parked(waiting)
+        why = ValueError("why")
+        pair[first][1](why)
+        assert waiting.join() == (None, False)
+        assert cause(ctx) is why
+        assert stop() == (first == 0)
+        pair[1 - first][1]()
+
+
+def test_waiting_for_a_condition_until_a_context_ends(parked):
+    lock = Mutex()
+    changed = Cond(lock)
+    ctx, cancel = with_cancel(background())
+    others, cancel_others = with_cancel(background())
+
+    def broadcast():
+        with lock:
+            changed.broadcast()
+
+    def wait(ctx):
+        stop = after_func(ctx, broadcast)
+        with lock:
+            while ctx.err() is None:
+                changed.wait()
+        return stop()
+
+    tasks = [fork(wait, ctx) for _ in range(4)]
+    stays = fork(wait, others)
+    parked(*tasks, stays)
+    cancel()
+    assert [task.join() for task in tasks] == [False] * 4
+    parked(stays)
+    cancel_others()
+    assert stays.join() is False
 
 
 def test_when_done_is_called_by_who_cancels():
