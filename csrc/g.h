@@ -253,6 +253,7 @@ extern struct g_hooks {
     void (*left)(G *);                     /* one that is in a scope has ended */
     bool (*is_cancelled)(G *);             /* the calling goroutine; puts P_CANCEL right */
     void (*after_fork)(G *);               /* in the child, before `left`, for one that is lost */
+    void (*succeed)(G *heir, G *);         /* the caller is another one from now on, and in the same scopes */
     /* scope_bubble.c, for one that is in a bubble: */
     void (*blocked)(G *);                  /* the calling goroutine is about to wait */
     void (*woken)(G *);                    /* one that has waited, or is about to, can run */
