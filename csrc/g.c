@@ -324,7 +324,7 @@ bool g_unqueue(worker *w, G *g) {
 
 void g_ready(G *g) {
     worker *w = g->worker;
-    if (UNLIKELY(g->bubble)) g_hooks.woken(g);
+    if (UNLIKELY(relaxed_load(&g->bubble))) g_hooks.woken(g);
     if (LIKELY(w == g_worker && w)) {
         if (!w->next) { relaxed_store(&g->state, G_RUNNABLE); w->next = g; }
         else queue_ready(w, g);
@@ -604,11 +604,11 @@ static NOINLINE enum wake park_thread(G *g) {
         Py_END_ALLOW_THREADS
         if (s == PY_LOCK_ACQUIRED) break;
         if (word_move(&g->wait, W_WAITING, W_SIGNAL)) {         /* nobody will release the lock now */
-            if (UNLIKELY(g->bubble)) g_hooks.woken(g);
+            if (UNLIKELY(relaxed_load(&g->bubble))) g_hooks.woken(g);
             break;
         }
     }
-    if (UNLIKELY(g->bubble)) g_hooks.resumed(g);
+    if (UNLIKELY(relaxed_load(&g->bubble))) g_hooks.resumed(g);
     enum wake why = relaxed_load(&g->wait);
     relaxed_store(&g->wait, W_NONE);
     relaxed_store(&g->state, G_RUNNING);
@@ -620,7 +620,7 @@ static NOINLINE enum wake park_thread(G *g) {
 static NOINLINE enum wake park_in_place(worker *w, G *g, G *next) {
     unpick(w, next);
     if (word_move(&g->wait, W_WAITING, W_NOMEM)) {
-        if (UNLIKELY(g->bubble)) g_hooks.woken(g);
+        if (UNLIKELY(relaxed_load(&g->bubble))) g_hooks.woken(g);
         return W_NOMEM;
     }
     while (!g_unqueue(w, g)) {}
@@ -640,14 +640,14 @@ enum wake g_park(G *g, enum wait_reason reason, PyObject *on) {
         return W_CANCEL;
     }
 #endif
-    if (UNLIKELY(g->bubble)) g_hooks.blocked(g);
+    if (UNLIKELY(relaxed_load(&g->bubble))) g_hooks.blocked(g);
     if (UNLIKELY(!w)) return park_thread(g);
     g->since = clock_coarse_ns();
     G *next = pick(w);
     enum wake why;
     if (UNLIKELY(next != g && !switch_to(w, g, next))) why = park_in_place(w, g, next);
     else why = relaxed_load(&g->wait);
-    if (UNLIKELY(g->bubble)) g_hooks.resumed(g);
+    if (UNLIKELY(relaxed_load(&g->bubble))) g_hooks.resumed(g);
     relaxed_store(&g->state, G_RUNNING);
     g->on = NULL;
     relaxed_store(&g->wait, W_NONE);

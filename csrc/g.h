@@ -125,7 +125,7 @@ struct G {
     int64_t since;               /* when it began to wait, by the coarse clock */
     PyObject *on;                /* what it waits for: borrowed, its own frames hold it */
     node all;                    /* its worker's list of started goroutines */
-    uint32_t bubble;             /* it is in, 0 for none: scope_bubble.c */
+    _Atomic(uint32_t) bubble;    /* it is in, 0 for none: scope_bubble.c; others look too, to join it */
     scope *scope;                /* the innermost cancel scope it is in, NULL for none: scope.c */
     node in_scope;
     /* what it runs */
@@ -308,10 +308,12 @@ static inline G *g_self(void) {
 /* In which bubble what the caller makes is. */
 static inline uint32_t g_bubble_here(void) {
     G *g = g_self_quick();
-    return g ? g->bubble : 0;
+    return g ? relaxed_load(&g->bubble) : 0;
 }
 /* Whether only g's own bubble can end a wait for something of that one. */
-static inline bool g_is_of(const G *g, uint32_t bubble) { return bubble == g->bubble || bubble == EVERY_BUBBLE; }
+static inline bool g_is_of(const G *g, uint32_t bubble) {
+    return bubble == relaxed_load(&g->bubble) || bubble == EVERY_BUBBLE;
+}
 
 /* --- starting ----------------------------------------------------------------------------------------- */
 /* A new goroutine for fn(*args), not queued; NULL with an exception.  args as in a vectorcall. */

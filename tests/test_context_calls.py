@@ -130,16 +130,17 @@ def test_waiting_for_a_condition_until_a_context_ends(parked):
         with lock:
             while ctx.err() is None:
                 changed.wait()
-        return stop()
+        stop()  # the broadcast of another one may have woken this
+        return type(ctx.err())
 
     tasks = [fork(wait, ctx) for _ in range(4)]
     stays = fork(wait, others)
     parked(*tasks, stays)
     cancel()
-    assert [task.join() for task in tasks] == [False] * 4
+    assert [task.join() for task in tasks] == [Canceled] * 4
     parked(stays)
     cancel_others()
-    assert stays.join() is False
+    assert stays.join() is Canceled
 
 
 def test_when_done_is_called_by_who_cancels():
