@@ -8,7 +8,7 @@
 /* The Python object _core.Branch, which `_cancel.Node` is derived from. */
 typedef struct branch {
     PyObject_HEAD
-    lock_t lock;                 /* guards outcome, watched, the ring of children and `linked` of each of them */
+    lock_t lock;                 /* guards outcome, watched, the ring of children and `linked` of those */
     struct branch *parent;       /* owned; NULL for a root */
     struct branch *above;        /* owned: the nearest one on the way to the root that has pins */
     node children;               /* not owned */
