@@ -119,18 +119,16 @@ def select(*cases: _Case, default: bool = False) -> tuple[int, Any]: ...
 class Branch:
     """The tree that nodes of contexts form; `csrc/branch.c` tells what must stay true."""
 
-    def __new__(cls, parent: Branch | None = None) -> Self: ...
-    @property
-    def above(self) -> Branch | None:
-        """The nearest one on the way to the root that has pins."""
-
+    def __init__(self, parent: Branch | None = None, /) -> None: ...
+    above: Any
+    """The nearest Branch on the way to the root that has pins, or None."""
+    pins: dict[Any, None] | None
+    outcome: Any
+    """None until it ends, then always the same."""
     @property
     def bubble(self) -> int:
         """The number of the bubble in which it was made; 0 for none."""
 
-    pins: dict[Any, None] | None
-    @property
-    def outcome(self) -> Any: ...
     @property
     def ended(self) -> bool:
         """It and everything below it has its outcome and has been told."""
