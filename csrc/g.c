@@ -278,8 +278,8 @@ static inline bool tick(worker *w) {
 }
 
 static inline G *pick(worker *w) {
-    if (UNLIKELY(w->choose != NULL)) {
-        G *g = w->choose(w);
+    if (UNLIKELY(relaxed_load(&w->choose) != NULL)) {
+        G *g = relaxed_load(&w->choose)(w);
         if (g) return g;
     }
     if (!tick(w)) {
@@ -308,7 +308,9 @@ static bool unlink_from(gqueue *q, G *g) {
     for (G *x; (x = gqueue_pop(q)); )
         if (x == g) found = true;
         else gqueue_push(&rest, x);
-    *q = rest;
+    q->head = rest.head;
+    q->tail = rest.tail;
+    relaxed_store((_Atomic(uint32_t) *)&q->n, rest.n);       /* others look without the lock */
     return found;
 }
 
@@ -670,7 +672,7 @@ _Atomic(bool) g_exploring;
 
 void g_switch_anyway(void) {
     worker *w = g_worker;
-    if (w && !g_collecting && !PyErr_Occurred() && !ps_finalizing() && (w->choose || (HOSTILE && rng_below(&w->rng, 2))))
+    if (w && !g_collecting && !PyErr_Occurred() && !ps_finalizing() && (relaxed_load(&w->choose) || (HOSTILE && rng_below(&w->rng, 2))))
         g_step_aside(w->cur);
 }
 
@@ -731,8 +733,8 @@ void g_idle(G *g) {
 /* Who goes on after one that has ended: the idler rather than nobody, so that a worker does not sleep with
    what may be the last reference to that one. */
 static G *successor(worker *w) {
-    if (UNLIKELY(w->choose != NULL)) {
-        G *g = w->choose(w);
+    if (UNLIKELY(relaxed_load(&w->choose) != NULL)) {
+        G *g = relaxed_load(&w->choose)(w);
         if (g) return g;
     }
     if (!tick(w)) {

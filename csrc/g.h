@@ -184,6 +184,8 @@ struct bubble;
 
 enum { LOOK_AROUND = 61 };       /* every so many picks a worker looks at its timers and at the others first */
 
+typedef G *(*choose_fn)(worker *);
+
 /* A thread that runs goroutines.  Other threads touch `fresh` (under its lock), `inbox`, `sleeping`,
    `stop` and the timers (under their lock), and read what is atomic; `ts` and `ident` while it is live.
    The rest is its own. */
@@ -220,7 +222,7 @@ struct worker {
     site *sites;
     const site *last_site, *last_ours;
     uint64_t rng;
-    G *(*choose)(worker *);      /* explore.c: takes the next one out of the queues, or NULL; usually not set */
+    _Atomic(choose_fn) choose;   /* explore.c: takes the next one out of the queues, or NULL; usually not set */
     uint64_t control;            /* how goroutines round at their start, see switch.h */
     int c_depth;
     int index;
@@ -397,7 +399,7 @@ int g_adopt_thread(worker *w);
 /* The next goroutine of this worker's own queues and inbox; NULL when there is none. */
 G *g_pick(worker *w);
 /* Whether it takes fresh goroutines out of queues; when not, those in its own are for others. */
-static inline bool g_may_start(worker *w) { return LIKELY(!relaxed_load(&w->locked)) || w->choose; }
+static inline bool g_may_start(worker *w) { return LIKELY(!relaxed_load(&w->locked)) || relaxed_load(&w->choose); }
 /* Puts a fresh goroutine into the worker's queue. */
 void g_queue_fresh(worker *w, G *g);
 /* Moves everything from the inbox to the ready queue. */
