@@ -334,7 +334,9 @@ OPERATIONS = {
 
     def operation():
         root, cancel = with_cancel(background())
-        children = [with_cancel(root) for _ in range(40)]
+        children = []
+        for _ in range(40):
+            children.append(with_cancel(root))
         waited = children[0][0].done
         timed, _ = with_timeout(root, 1000)
         children[1][1]()
