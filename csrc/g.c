@@ -278,8 +278,8 @@ static inline bool tick(worker *w) {
 }
 
 static inline G *pick(worker *w) {
-    if (UNLIKELY(w->choose != NULL)) {
-        G *g = w->choose(w);
+    if (UNLIKELY(relaxed_load(&w->choose) != NULL)) {
+        G *g = relaxed_load(&w->choose)(w);
         if (g) return g;
     }
     if (!tick(w)) {
@@ -308,7 +308,9 @@ static bool unlink_from(gqueue *q, G *g) {
     for (G *x; (x = gqueue_pop(q)); )
         if (x == g) found = true;
         else gqueue_push(&rest, x);
-    *q = rest;
+    q->head = rest.head;
+    q->tail = rest.tail;
+    relaxed_store((_Atomic(uint32_t) *)&q->n, rest.n);       /* others look without the lock */
     return found;
 }
 
@@ -324,7 +326,7 @@ bool g_unqueue(worker *w, G *g) {
 
 void g_ready(G *g) {
     worker *w = g->worker;
-    if (UNLIKELY(g->bubble)) g_hooks.woken(g);
+    if (UNLIKELY(relaxed_load(&g->bubble))) g_hooks.woken(g);
     if (LIKELY(w == g_worker && w)) {
         if (!w->next) { relaxed_store(&g->state, G_RUNNABLE); w->next = g; }
         else queue_ready(w, g);
@@ -616,11 +618,11 @@ static NOINLINE enum wake park_thread(G *g) {
         Py_END_ALLOW_THREADS
         if (s == PY_LOCK_ACQUIRED) break;
         if (word_move(&g->wait, W_WAITING, W_SIGNAL)) {         /* nobody will release the lock now */
-            if (UNLIKELY(g->bubble)) g_hooks.woken(g);
+            if (UNLIKELY(relaxed_load(&g->bubble))) g_hooks.woken(g);
             break;
         }
     }
-    if (UNLIKELY(g->bubble)) g_hooks.resumed(g);
+    if (UNLIKELY(relaxed_load(&g->bubble))) g_hooks.resumed(g);
     enum wake why = relaxed_load(&g->wait);
     relaxed_store(&g->wait, W_NONE);
     relaxed_store(&g->state, G_RUNNING);
@@ -632,7 +634,7 @@ static NOINLINE enum wake park_thread(G *g) {
 static NOINLINE enum wake park_in_place(worker *w, G *g, G *next) {
     unpick(w, next);
     if (word_move(&g->wait, W_WAITING, W_NOMEM)) {
-        if (UNLIKELY(g->bubble)) g_hooks.woken(g);
+        if (UNLIKELY(relaxed_load(&g->bubble))) g_hooks.woken(g);
         return W_NOMEM;
     }
     while (!g_unqueue(w, g)) {}
@@ -652,14 +654,14 @@ enum wake g_park(G *g, enum wait_reason reason, PyObject *on) {
         return W_CANCEL;
     }
 #endif
-    if (UNLIKELY(g->bubble)) g_hooks.blocked(g);
+    if (UNLIKELY(relaxed_load(&g->bubble))) g_hooks.blocked(g);
     if (UNLIKELY(!w)) return park_thread(g);
     g->since = clock_coarse_ns();
     G *next = pick(w);
     enum wake why;
     if (UNLIKELY(next != g && !switch_to(w, g, next))) why = park_in_place(w, g, next);
     else why = relaxed_load(&g->wait);
-    if (UNLIKELY(g->bubble)) g_hooks.resumed(g);
+    if (UNLIKELY(relaxed_load(&g->bubble))) g_hooks.resumed(g);
     relaxed_store(&g->state, G_RUNNING);
     g->on = NULL;
     relaxed_store(&g->wait, W_NONE);
@@ -682,7 +684,7 @@ _Atomic(bool) g_exploring;
 
 void g_switch_anyway(void) {
     worker *w = g_worker;
-    if (w && !g_collecting && !PyErr_Occurred() && !ps_finalizing() && (w->choose || (HOSTILE && rng_below(&w->rng, 2))))
+    if (w && !g_collecting && !PyErr_Occurred() && !ps_finalizing() && (relaxed_load(&w->choose) || (HOSTILE && rng_below(&w->rng, 2))))
         g_step_aside(w->cur);
 }
 
@@ -743,8 +745,8 @@ void g_idle(G *g) {
 /* Who goes on after one that has ended: the idler rather than nobody, so that a worker does not sleep with
    what may be the last reference to that one. */
 static G *successor(worker *w) {
-    if (UNLIKELY(w->choose != NULL)) {
-        G *g = w->choose(w);
+    if (UNLIKELY(relaxed_load(&w->choose) != NULL)) {
+        G *g = relaxed_load(&w->choose)(w);
         if (g) return g;
     }
     if (!tick(w)) {

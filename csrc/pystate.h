@@ -22,6 +22,7 @@
 #endif
 #ifdef Py_GIL_DISABLED
 #  include "internal/pycore_critical_section.h"
+#  include "internal/pycore_object.h"
 #endif
 
 #if PY_VERSION_HEX < 0x030B0000 || PY_VERSION_HEX >= 0x03100000
@@ -94,6 +95,28 @@ static inline fnref fnref_new(PyObject *fn) { return Py_NewRef(fn); }
 static inline PyObject *fnref_get(fnref r) { return r; }
 static inline void fnref_close(fnref r) { Py_DECREF(r); }
 #endif
+
+/* --- pointers that are no references -------------------------------------------------------------- */
+/* A new reference to what such a pointer leads to; false: it has none left and is about to go.  The caller sees
+   to it that the memory is still there, and who made the object has said that this may happen. */
+static inline bool ps_try_incref(PyObject *o) {
+#if PY_VERSION_HEX >= 0x030E0000
+    return PyUnstable_TryIncRef(o);
+#elif defined(Py_GIL_DISABLED)
+    return _Py_TryIncref(o);
+#else
+    return Py_REFCNT(o) > 0 ? (Py_INCREF(o), true) : false;
+#endif
+}
+static inline void ps_allow_try_incref(PyObject *o) {
+#if PY_VERSION_HEX >= 0x030E0000
+    PyUnstable_EnableTryIncRef(o);
+#elif defined(Py_GIL_DISABLED)
+    _PyObject_SetMaybeWeakref(o);
+#else
+    (void)o;
+#endif
+}
 
 /* --- once at import ----------------------------------------------------------------------------- */
 /* 0, or -1 with ImportError when this interpreter's collector is not as we know it. */
