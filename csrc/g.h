@@ -135,7 +135,6 @@ struct G {
     fnref fn;
     PyObject **args;             /* args[-1] is free for the callee; points at inline_args or the heap */
     PyObject *inline_args[1 + ARGS_INLINE];
-    PyObject *context;           /* to start with */
     void (*at_end)(G *, PyObject *);
     PyObject *at_end_arg;        /* owned; a thread's: what to call before it waits */
     /* who it is */
