@@ -430,7 +430,7 @@ static void tidy(worker *w) {
 void g_settle_slow(G *g) {
     uint8_t bits = relaxed_load(&g->pending);
     if (UNLIKELY(bits & P_INTERRUPT)) interrupt_again();
-    if (UNLIKELY(bits & P_KILL && !g->kills)) exit_soon(g->worker, g);
+    if (UNLIKELY(bits & P_KILL && !g->kills && !g->holds_end)) exit_soon(g->worker, g);
     tidy(g->worker);
 }
 
@@ -537,7 +537,7 @@ static int call_before_wait(G *g) {
 static NOINLINE int pending_error(G *g) {
     if (UNLIKELY(relaxed_load(&g->pending) & P_BEFORE) && call_before_wait(g) < 0) return -1;
     uint8_t bits = relaxed_load(&g->pending);
-    if (bits & P_KILL) {
+    if (bits & P_KILL && !g->holds_end) {
         if (g->worker->async_exit) exit_now(g->worker);
         if (++g->kills > KILLS) abandon(g);
         PyErr_SetNone(rt.errors.exit);
@@ -549,6 +549,18 @@ static NOINLINE int pending_error(G *g) {
         return -1;
     }
     return (bits & P_CANCEL) && g_hooks.is_cancelled(g) ? cancelled_error(g) : 0;
+}
+
+int g_hold_end(G *g) {
+    worker *w = g->worker;
+    if (w && UNLIKELY(w->async_exit) && ps_async_waits(w->ts) && pending_error(g) < 0) return -1;
+    g->holds_end++;
+    return 0;
+}
+
+void g_release_end(G *g) {
+    if (--g->holds_end || !g->worker || g->kills) return;
+    if (UNLIKELY(relaxed_load(&g->pending) & P_KILL)) exit_soon(g->worker, g);
 }
 
 int g_wait_check(G *g) {

@@ -117,6 +117,7 @@ struct G {
     word_t cancelled;            /* Task.cancel */
     word_t shielded;             /* from that, by a shield of its own; only the goroutine changes it */
     uint16_t kills;
+    uint8_t holds_end;           /* how often g_hold_end: it has taken what nobody else could give back */
     uint8_t refused;             /* Cancelled that it got and was not ended by; begins again at 1 */
     uint16_t locks;              /* of its thread, that it has not unlocked yet */
     uint32_t stamp;              /* order among the queues of a worker */
@@ -211,6 +212,7 @@ struct worker {
     struct timers *timers;
     struct poller *poller;
     struct fd_table *fds;        /* who waits for which descriptor */
+    PyObject *spare;             /* bytes to read into, see patch_recv.c; or NULL */
     pool pool;
     G *graveyard;                /* ended, reference not dropped yet */
     G *free;                     /* dead Goroutine objects */
@@ -357,6 +359,11 @@ static inline void g_settle(G *g) {
 /* For a wake other than W_READY, after the waiter has been unlinked (settles as well): 0 to wait again (signals were
    handled), -1 with the exception to raise. */
 int g_wake_error(G *g, enum wake why);
+
+/* Until g_release_end no GoroutineExit reaches the calling goroutine, wherever it is; 0, or -1 with one that was on
+   its way. */
+int g_hold_end(G *g);
+void g_release_end(G *g);
 
 /* Claims a waiting goroutine. */
 static inline bool g_claim(G *g, enum wake why) { return word_move(&g->wait, W_WAITING, why); }

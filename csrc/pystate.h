@@ -156,6 +156,10 @@ void ps_raise_async(PyThreadState *ts, PyObject *class);
 
 /* Takes back a ps_raise_async that has not been delivered. */
 void ps_forget_async(PyThreadState *ts);
+/* Whether it has not been delivered. */
+static inline bool ps_async_waits(PyThreadState *ts) {
+    return __atomic_load_n(&ts->async_exc, __ATOMIC_RELAXED) != NULL;
+}
 
 bool ps_finalizing(void);
 bool ps_is_main_thread(void);

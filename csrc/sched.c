@@ -64,6 +64,7 @@ static void worker_main(void *arg) {
         atomic_fetch_sub(&sched.searching, 1);
         w->idler = w->host;
         g_idle(w->host);
+        Py_CLEAR(w->spare);
         pool_use(NULL);
         g_worker = NULL;
         lock_acquire(&sched.lock);               /* the keeper may be looking at w->ts */

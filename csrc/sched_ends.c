@@ -42,7 +42,8 @@ static size_t kill_of_worker(worker *w, uint32_t run) {
         if (g->run != run || g->kind == KIND_HOST || g == rt.main || g->abandoned || g_is_dead(g)) continue;
         n++;
         g_disturb(g, P_KILL, W_KILL);
-        if (w != g_worker && g == w->cur && relaxed_load(&g->state) == G_RUNNING && !g->kills) kill_running(w, g);
+        bool running = w != g_worker && g == w->cur && relaxed_load(&g->state) == G_RUNNING;
+        if (running && !g->kills && !g->holds_end) kill_running(w, g);
     }
     return n;
 }

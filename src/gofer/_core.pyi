@@ -268,6 +268,17 @@ def poll_registered(poll: Any, /) -> dict[int, int]:
 def parks() -> bool:
     """Whether a call of the standard library is to park its goroutine, and not its thread."""
 
+# --- the end of a goroutine ------------------------------------------------------------------
+
+def hold_end() -> None:
+    """Until `release_end`, no GoroutineExit in the calling goroutine, wherever it is.
+
+    Raises one that was on its way. Counted; does nothing in a plain thread.
+    """
+
+def release_end() -> None:
+    """Undo one `hold_end`; what was held off comes soon."""
+
 # --- threads that make blocking calls -------------------------------------------------------
 
 def may_wait() -> bool:
