@@ -179,7 +179,7 @@ G *g_new(enum g_kind kind, PyObject *const *args, Py_ssize_t nargs, PyObject *kw
 
 /* tp_dealloc's first half: what a goroutine still owns. */
 void g_clear(G *g) {
-    if (g->weakrefs) PyObject_ClearWeakRefs((PyObject *)g);
+    clear_weakrefs((PyObject *)g, &g->weakrefs);
     if (UNLIKELY(g->scope != NULL)) g_hooks.left(g);
     drop_call(g);
     Py_CLEAR(g->ps.context);
