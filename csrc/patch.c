@@ -67,7 +67,11 @@
     X(waitid, "os", "posix", NULL, "waitid", patch_in_python) \
     X(wait, "os", "posix", NULL, "wait", patch_in_python) \
     X(wait3, "os", "posix", NULL, "wait3", patch_in_python) \
-    X(wait4, "os", "posix", NULL, "wait4", patch_in_python)
+    X(wait4, "os", "posix", NULL, "wait4", patch_in_python) \
+    X(sigwait, "signal", "_signal", NULL, "sigwait", patch_in_python) \
+    X(sigwaitinfo, "signal", "_signal", NULL, "sigwaitinfo", patch_in_python) \
+    X(sigtimedwait, "signal", "_signal", NULL, "sigtimedwait", patch_in_python) \
+    X(pause, "signal", "_signal", NULL, "pause", patch_in_python)
 
 #define INDEX(id, part, module, type, name, handle) L_##id,
 enum { LEAVES(INDEX) N_LEAVES };

@@ -17,6 +17,7 @@
 
 #include "base.h"
 #include "g.h"
+#include <signal.h>
 
 typedef struct leaf leaf;
 
@@ -130,6 +131,16 @@ int patch_wait_fd(G *g, int fd, uint8_t events, int64_t ns);
 int patch_poll_fd(int fd, uint8_t events);
 /* NULL with TimeoutError. */
 PyObject *patch_timed_out(const char *text);
+
+/* --- signals: patch_signal.c, Linux only --------------------------------------------------------------- */
+/* A signal of `mask` (bit sig - 1) is given to the caller from now on, or, without `takes`, only makes *fd readable:
+   so does one that is given.  Its number, for patch_signals_end; -1 with an exception. */
+int patch_signals_begin(uint64_t mask, bool takes, int *fd);
+/* Not any more; whether one has been given. */
+bool patch_signals_end(int number, siginfo_t *info);
+/* A new descriptor that is readable while one of them is there and blocked; -1 with an exception. */
+int patch_signal_fd(uint64_t mask);
+void patch_signals_forked(void);
 
 /* --- handlers ----------------------------------------------------------------------------------------- */
 PyObject *patch_sleep(const call *c);

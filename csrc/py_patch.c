@@ -54,7 +54,37 @@ static PyObject *py_patch_end(PyObject *module, PyObject *unused) {
     Py_RETURN_NONE;
 }
 
+#ifdef __linux__
+static PyObject *py_signals_begin(PyObject *module, PyObject *args) {
+    unsigned long long mask;
+    int takes, fd;
+    if (!PyArg_ParseTuple(args, "Kp:signals_begin", &mask, &takes)) return NULL;
+    int number = patch_signals_begin(mask, takes, &fd);
+    return number < 0 ? NULL : Py_BuildValue("ii", number, fd);
+}
+
+/* signals_end(number) -> the fields of signal.struct_siginfo, or None */
+static PyObject *py_signals_end(PyObject *module, PyObject *number) {
+    siginfo_t i;
+    long n = PyLong_AsLong(number);
+    if (n == -1 && PyErr_Occurred()) return NULL;
+    if (!patch_signals_end((int)n, &i)) Py_RETURN_NONE;
+    return Py_BuildValue("iiiiiil", i.si_signo, i.si_code, i.si_errno, i.si_pid, i.si_uid, i.si_status, i.si_band);
+}
+
+static PyObject *py_signal_fd(PyObject *module, PyObject *mask) {
+    unsigned long long bits = PyLong_AsUnsignedLongLong(mask);
+    int fd = PyErr_Occurred() ? -1 : patch_signal_fd(bits);
+    return fd < 0 ? NULL : PyLong_FromLong(fd);
+}
+#endif
+
 static PyMethodDef functions[] = {
+#ifdef __linux__
+    {"signals_begin", py_signals_begin, METH_VARARGS, NULL},
+    {"signals_end", py_signals_end, METH_O, NULL},
+    {"signal_fd", py_signal_fd, METH_O, NULL},
+#endif
     {"patch_part", py_patch_part, METH_VARARGS, NULL},
     {"patch_leaf", py_patch_leaf, METH_VARARGS, NULL},
     {"patch_locals", py_patch_locals, METH_O, NULL},

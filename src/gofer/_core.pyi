@@ -240,6 +240,18 @@ def patch_end() -> None:
 def poll_registered(poll: Any, /) -> dict[int, int]:
     """What an object of `select.poll()` waits for."""
 
+def signals_begin(mask: int, takes: bool, /) -> tuple[int, int]:
+    """From now on signals of the mask (bit 0: number 1) are given to the caller, or only told of.
+
+    A number for `signals_end`, and a descriptor that becomes readable then. On Linux.
+    """
+
+def signals_end(number: int, /) -> tuple[int, int, int, int, int, int, int] | None:
+    """Not any more; what of `signal.struct_siginfo` has been given."""
+
+def signal_fd(mask: int, /) -> int:
+    """A new descriptor that is readable while one of them is there and blocked. On Linux."""
+
 def parks() -> bool:
     """Whether a call of the standard library is to park its goroutine, and not its thread."""
 

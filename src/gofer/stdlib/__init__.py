@@ -19,7 +19,17 @@ from gofer import _core
 
 __all__ = ["patch", "patched", "unpatch"]
 
-_PARTS: Final = ("time", "threading", "queue", "socket", "ssl", "select", "os", "asyncio")
+_PARTS: Final = (
+    "time",
+    "threading",
+    "queue",
+    "socket",
+    "ssl",
+    "select",
+    "os",
+    "signal",
+    "asyncio",
+)
 _IN_C: Final = frozenset({"time", "queue"})  # nothing of these is in Python
 
 _patched: dict[str, Any] = {}  # the module of each part that is; None: it has none
