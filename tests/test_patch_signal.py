@@ -338,7 +338,8 @@ def test_two_at_once_and_one_who_waits(program):
 
 
 def test_in_the_child_of_a_fork_nobody_waits(program):
-    result = program("""
+    result = program(
+        """
         import os, signal
         from gofer import fork, patch
 
@@ -353,7 +354,9 @@ def test_in_the_child_of_a_fork_nobody_waits(program):
         print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
         os.kill(os.getpid(), signal.SIGTERM)
         print(waiter.join().name)
-    """)
+        """,
+        flags=["-W", "ignore"],  # there is a second thread
+    )
     assert result == (0, f"{-signal.SIGTERM}\nSIGTERM\n", "")
 
 
