@@ -59,10 +59,35 @@
     X(os_write, "os", "posix", NULL, "write", patch_in_python) \
     X(os_sendfile, "os", "posix", NULL, "sendfile", patch_in_python) \
     X(os_close, "os", "posix", NULL, "close", patch_os_close) \
-    X(file_readinto, "os", "_io", "FileIO", "readinto", patch_in_python) \
-    X(file_read, "os", "_io", "FileIO", "read", patch_in_python) \
-    X(file_readall, "os", "_io", "FileIO", "readall", patch_in_python) \
-    X(input, "os", "builtins", NULL, "input", patch_in_python) \
+    X(file_readinto, "io", "_io", "FileIO", "readinto", patch_in_python) \
+    X(file_read, "io", "_io", "FileIO", "read", patch_in_python) \
+    X(file_readall, "io", "_io", "FileIO", "readall", patch_in_python) \
+    X(file_write, "io", "_io", "FileIO", "write", patch_in_python) \
+    X(reader_read, "io", "_io", "BufferedReader", "read", patch_file) \
+    X(reader_read1, "io", "_io", "BufferedReader", "read1", patch_file) \
+    X(reader_peek, "io", "_io", "BufferedReader", "peek", patch_file) \
+    X(reader_readinto, "io", "_io", "BufferedReader", "readinto", patch_file) \
+    X(reader_readinto1, "io", "_io", "BufferedReader", "readinto1", patch_file) \
+    X(reader_readline, "io", "_io", "BufferedReader", "readline", patch_file) \
+    X(reader_seek, "io", "_io", "BufferedReader", "seek", patch_file) \
+    X(reader_close, "io", "_io", "BufferedReader", "close", patch_file) \
+    X(writer_write, "io", "_io", "BufferedWriter", "write", patch_file) \
+    X(writer_flush, "io", "_io", "BufferedWriter", "flush", patch_file) \
+    X(writer_seek, "io", "_io", "BufferedWriter", "seek", patch_file) \
+    X(writer_truncate, "io", "_io", "BufferedWriter", "truncate", patch_file) \
+    X(writer_close, "io", "_io", "BufferedWriter", "close", patch_file) \
+    X(random_read, "io", "_io", "BufferedRandom", "read", patch_file) \
+    X(random_read1, "io", "_io", "BufferedRandom", "read1", patch_file) \
+    X(random_peek, "io", "_io", "BufferedRandom", "peek", patch_file) \
+    X(random_readinto, "io", "_io", "BufferedRandom", "readinto", patch_file) \
+    X(random_readinto1, "io", "_io", "BufferedRandom", "readinto1", patch_file) \
+    X(random_readline, "io", "_io", "BufferedRandom", "readline", patch_file) \
+    X(random_write, "io", "_io", "BufferedRandom", "write", patch_file) \
+    X(random_flush, "io", "_io", "BufferedRandom", "flush", patch_file) \
+    X(random_seek, "io", "_io", "BufferedRandom", "seek", patch_file) \
+    X(random_truncate, "io", "_io", "BufferedRandom", "truncate", patch_file) \
+    X(random_close, "io", "_io", "BufferedRandom", "close", patch_file) \
+    X(input, "io", "builtins", NULL, "input", patch_in_python) \
     X(waitpid, "os", "posix", NULL, "waitpid", patch_in_python) \
     X(waitid, "os", "posix", NULL, "waitid", patch_in_python) \
     X(wait, "os", "posix", NULL, "wait", patch_in_python) \

@@ -142,6 +142,11 @@ bool patch_signals_end(int number, siginfo_t *info);
 int patch_signal_fd(uint64_t mask);
 void patch_signals_forked(void);
 
+/* --- buffered files: patch_file.c ------------------------------------------------------------------------ */
+/* Iterating over files of that type, the first time BufferedReader itself. */
+void patch_lines(PyTypeObject *type, bool on);
+void patch_forget_files(void);
+
 /* --- handlers ----------------------------------------------------------------------------------------- */
 PyObject *patch_sleep(const call *c);
 PyObject *patch_get_ident(const call *c);
@@ -166,6 +171,7 @@ PyObject *patch_ssl_read(const call *c);
 PyObject *patch_ssl_write(const call *c);
 PyObject *patch_ssl_handshake(const call *c);
 PyObject *patch_ssl_shutdown(const call *c);
+PyObject *patch_file(const call *c);
 PyObject *patch_queue_get(const call *c);
 PyObject *patch_queue_put(const call *c);
 

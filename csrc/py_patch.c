@@ -49,6 +49,14 @@ static PyObject *py_patch_know_ssl(PyObject *module, PyObject *args) {
     Py_RETURN_NONE;
 }
 
+static PyObject *py_patch_lines(PyObject *module, PyObject *args) {
+    PyTypeObject *type;
+    int on;
+    if (!PyArg_ParseTuple(args, "O!p:patch_lines", &PyType_Type, &type, &on)) return NULL;
+    patch_lines(type, on);
+    Py_RETURN_NONE;
+}
+
 static PyObject *py_patch_end(PyObject *module, PyObject *unused) {
     patch_end();
     Py_RETURN_NONE;
@@ -92,6 +100,7 @@ static PyMethodDef functions[] = {
     {"poll_registered", py_poll_registered, METH_O, NULL},
     {"parks", py_parks, METH_NOARGS, NULL},
     {"patch_know_ssl", py_patch_know_ssl, METH_VARARGS, NULL},
+    {"patch_lines", py_patch_lines, METH_VARARGS, NULL},
     {"patch_end", py_patch_end, METH_NOARGS, NULL},
     {NULL},
 };

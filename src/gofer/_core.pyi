@@ -234,6 +234,9 @@ def patch_waits() -> bool:
 def patch_know_ssl(sample: Any, ref: Any, double: type, /) -> None:
     """Where in a `_SSLSocket` the weak reference to its socket lies, found from a sample."""
 
+def patch_lines(type: type, on: bool, /) -> None:
+    """Iterating over buffered files of that type."""
+
 def patch_end() -> None:
     """From now on everything is as before, in all goroutines."""
 

@@ -27,6 +27,7 @@ _PARTS: Final = (
     "ssl",
     "select",
     "os",
+    "io",
     "signal",
     "asyncio",
 )
