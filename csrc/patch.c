@@ -29,20 +29,22 @@
     X(queue_put, "queue", "_queue", "SimpleQueue", "put", patch_queue_put) \
     X(queue_put_nowait, "queue", "_queue", "SimpleQueue", "put_nowait", patch_queue_put) \
     X(sock_accept, "socket", "_socket", "socket", "_accept", patch_socket_read) \
-    X(sock_recv, "socket", "_socket", "socket", "recv", patch_socket_read) \
-    X(sock_recv_into, "socket", "_socket", "socket", "recv_into", patch_socket_read) \
+    X(sock_recv, "socket", "_socket", "socket", "recv", patch_socket_recv) \
+    X(sock_recv_into, "socket", "_socket", "socket", "recv_into", patch_socket_recv_into) \
     X(sock_recvfrom, "socket", "_socket", "socket", "recvfrom", patch_socket_read) \
     X(sock_recvfrom_into, "socket", "_socket", "socket", "recvfrom_into", patch_socket_read) \
     X(sock_recvmsg, "socket", "_socket", "socket", "recvmsg", patch_socket_read) \
     X(sock_recvmsg_into, "socket", "_socket", "socket", "recvmsg_into", patch_socket_read) \
     X(sock_send, "socket", "_socket", "socket", "send", patch_socket_send) \
     X(sock_sendall, "socket", "_socket", "socket", "sendall", patch_socket_sendall) \
-    X(sock_sendto, "socket", "_socket", "socket", "sendto", patch_socket_write) \
+    X(sock_sendto, "socket", "_socket", "socket", "sendto", patch_socket_sendto) \
     X(sock_sendmsg, "socket", "_socket", "socket", "sendmsg", patch_socket_write) \
     X(sock_sendmsg_afalg, "socket", "_socket", "socket", "sendmsg_afalg", patch_socket_write) \
+    X(sock_bind, "socket", "_socket", "socket", "bind", patch_socket_bind) \
     X(sock_connect, "socket", "_socket", "socket", "connect", patch_socket_connect) \
     X(sock_connect_ex, "socket", "_socket", "socket", "connect_ex", patch_socket_connect_ex) \
     X(sock_close, "socket", "_socket", "socket", "close", patch_socket_close) \
+    X(sock_detach, "socket", "_socket", "socket", "detach", patch_socket_detach) \
     X(ssl_handshake, "ssl", "_ssl", "_SSLSocket", "do_handshake", patch_ssl_handshake) \
     X(ssl_read, "ssl", "_ssl", "_SSLSocket", "read", patch_ssl_read) \
     X(ssl_write, "ssl", "_ssl", "_SSLSocket", "write", patch_ssl_write) \
@@ -93,6 +95,11 @@
     X(wait, "os", "posix", NULL, "wait", patch_in_python) \
     X(wait3, "os", "posix", NULL, "wait3", patch_in_python) \
     X(wait4, "os", "posix", NULL, "wait4", patch_in_python) \
+    X(sem_acquire, "multiprocessing", "_multiprocessing", "SemLock", "acquire", patch_semlock_acquire) \
+    X(sem_enter, "multiprocessing", "_multiprocessing", "SemLock", "__enter__", patch_semlock_acquire) \
+    X(sem_release, "multiprocessing", "_multiprocessing", "SemLock", "release", patch_semlock_release) \
+    X(sem_exit, "multiprocessing", "_multiprocessing", "SemLock", "__exit__", patch_semlock_release) \
+    X(sem_is_mine, "multiprocessing", "_multiprocessing", "SemLock", "_is_mine", patch_semlock_is_mine) \
     X(sigwait, "signal", "_signal", NULL, "sigwait", patch_in_python) \
     X(sigwaitinfo, "signal", "_signal", NULL, "sigwaitinfo", patch_in_python) \
     X(sigtimedwait, "signal", "_signal", NULL, "sigtimedwait", patch_in_python) \
@@ -253,10 +260,17 @@ static void set(leaf *l, PyCFunction fn) {
     atomic_store((_Atomic(void *) *)&l->def->ml_meth, (void *)fn);
 }
 
+/* What handlers must know beforehand; 0, or -1 with an exception. */
+static int prepare(const char *part) {
+    main_interpreter = PyInterpreterState_Main();
+    if (patch_watch_forks() < 0) return -1;
+    if (!strcmp(part, "socket")) return patch_know_sockets();
+    return strcmp(part, "multiprocessing") ? 0 : patch_know_semlocks();
+}
+
 int patch_part(const char *part, bool on) {
     int n = 0;
-    main_interpreter = PyInterpreterState_Main();
-    if (on && (patch_watch_forks() < 0 || (!strcmp(part, "socket") && patch_know_sockets() < 0))) return -1;
+    if (on && prepare(part) < 0) return -1;
     for (leaf *l = leaves; l < leaves + N_LEAVES; l++)
         if (!strcmp(l->part, part) && on && take(l) < 0) return -1;
     for (leaf *l = leaves; l < leaves + N_LEAVES; l++) {

@@ -57,6 +57,7 @@ void patch_end(void);
 /* Before anything is patched, and before sockets are; 0, or -1 with an exception. */
 int patch_watch_forks(void);
 int patch_know_sockets(void);
+int patch_know_semlocks(void);
 /* Sockets of the module _ssl: a sample, a weak reference to the socket it was made for, and a type of sockets that
    can be referred to weakly. */
 int patch_know_ssl(PyObject *sample, PyObject *ref, PyObject *type);
@@ -160,17 +161,25 @@ PyObject *patch_rlock_recursion_count(const call *c);
 PyObject *patch_rlock_release_save(const call *c);
 PyObject *patch_rlock_acquire_restore(const call *c);
 PyObject *patch_socket_read(const call *c);
+PyObject *patch_socket_recv(const call *c);
+PyObject *patch_socket_recv_into(const call *c);
+PyObject *patch_socket_sendto(const call *c);
+PyObject *patch_socket_bind(const call *c);
 PyObject *patch_socket_write(const call *c);
 PyObject *patch_socket_send(const call *c);
 PyObject *patch_socket_sendall(const call *c);
 PyObject *patch_socket_connect(const call *c);
 PyObject *patch_socket_connect_ex(const call *c);
 PyObject *patch_socket_close(const call *c);
+PyObject *patch_socket_detach(const call *c);
 PyObject *patch_os_close(const call *c);
 PyObject *patch_ssl_read(const call *c);
 PyObject *patch_ssl_write(const call *c);
 PyObject *patch_ssl_handshake(const call *c);
 PyObject *patch_ssl_shutdown(const call *c);
+PyObject *patch_semlock_acquire(const call *c);
+PyObject *patch_semlock_release(const call *c);
+PyObject *patch_semlock_is_mine(const call *c);
 PyObject *patch_file(const call *c);
 PyObject *patch_queue_get(const call *c);
 PyObject *patch_queue_put(const call *c);

@@ -201,6 +201,14 @@ static PyObject *call_cooperatively(const call *c, uint8_t events) {
 PyObject *patch_socket_read(const call *c) { return call_cooperatively(c, FD_READ); }
 PyObject *patch_socket_write(const call *c) { return call_cooperatively(c, FD_WRITE); }
 
+/* An exception is set, and so many bytes have gone through.  -1, or for a cancellation how many, if there are any:
+   it comes again where the goroutine waits next. */
+static Py_ssize_t part_of(Py_ssize_t done) {
+    if (!done || !PyErr_ExceptionMatches(rt.errors.cancelled)) return -1;
+    PyErr_Clear();
+    return done;
+}
+
 static PyObject *close_and_tell(const call *c, int fd) {
     sched_fd_closing(fd);
     PyObject *result = patch_as_before(c);
@@ -211,6 +219,13 @@ static PyObject *close_and_tell(const call *c, int fd) {
 PyObject *patch_socket_close(const call *c) {
     int fd = *fd_of(c->self);
     return fd >= 0 ? close_and_tell(c, fd) : patch_as_before(c);
+}
+
+/* Who uses the bare descriptor from now on expects it to be in the mode that the object shows. */
+PyObject *patch_socket_detach(const call *c) {
+    int fd = *fd_of(c->self), flags = fd >= 0 && *timeout_of(c->self) < 0 ? fcntl(fd, F_GETFL) : -1;
+    if (flags >= 0 && flags & O_NONBLOCK) fcntl(fd, F_SETFL, flags & ~O_NONBLOCK);
+    return patch_as_before(c);
 }
 
 PyObject *patch_os_close(const call *c) {
@@ -237,8 +252,9 @@ static bool take_message(const call *c, message *m) {
     return false;
 }
 
-/* How many bytes have gone, -1 with an exception.  `all`: as send(2) does on a descriptor that blocks. */
-static Py_ssize_t send_now(PyObject *s, G *g, const message *m, bool all, limit *l) {
+/* How many bytes have gone, -1 with an exception.  `whole`: all, or it fails. */
+static Py_ssize_t send_now(PyObject *s, G *g, const message *m, bool whole, limit *l) {
+    bool all = whole || l->until == NEVER;       /* as send(2) does on a descriptor that blocks */
     Py_ssize_t sent = 0;
     do {
         ssize_t n;
@@ -261,7 +277,7 @@ static Py_ssize_t send_now(PyObject *s, G *g, const message *m, bool all, limit 
         int64_t left = patch_limit_left(l);
         int ready = left ? patch_wait_fd(g, *fd_of(s), FD_WRITE, left) : 0;
         if (ready == 0) patch_timed_out("timed out");
-        if (ready <= 0) return -1;
+        if (ready <= 0) return whole ? -1 : part_of(sent);
     } while ((all || sent == 0) && sent < m->data.len);
     return sent;
 }
@@ -273,7 +289,7 @@ static PyObject *send_cooperatively(const call *c, bool whole, PyObject *(*in_th
     int64_t timeout = *timeout_of(c->self);
     if (!g || timeout == 0 || *fd_of(c->self) < 0) return in_thread(c);
     if (!take_message(c, &m)) return patch_as_before(c);
-    Py_ssize_t sent = patch_limit(&l, g, timeout) < 0 ? -1 : send_now(c->self, g, &m, whole || timeout < 0, &l);
+    Py_ssize_t sent = patch_limit(&l, g, timeout) < 0 ? -1 : send_now(c->self, g, &m, whole, &l);
     PyBuffer_Release(&m.data);
     if (sent < 0) return NULL;
     g_could_switch();
@@ -316,6 +332,123 @@ static PyObject *sendall_in_thread(const call *c) {
 PyObject *patch_socket_send(const call *c) { return send_cooperatively(c, false, send_in_thread); }
 PyObject *patch_socket_sendall(const call *c) { return send_cooperatively(c, true, sendall_in_thread); }
 
+/* --- recv, recv_into --------------------------------------------------------------------------------------- */
+/* Whether it asks for all bytes, of a socket that would wait for them and has been made non-blocking. */
+static bool wants_all(const call *c, G *g, PyObject *flags) {
+    long f = flags && PyLong_Check(flags) ? PyLong_AsLong(flags) : 0;
+    if (f == -1) PyErr_Clear();
+    int fd = *fd_of(c->self), type;
+    socklen_t size = sizeof type;
+    return f > 0 && f & MSG_WAITALL && !(f & (MSG_PEEK | MSG_DONTWAIT)) && *timeout_of(c->self) < 0 && fd >= 0
+        && (g || !patch_fd_blocks(fd)) && getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) == 0 && type == SOCK_STREAM;
+}
+
+static Py_ssize_t recv_all(PyObject *s, G *g, char *to, Py_ssize_t size, int flags) {
+    Py_ssize_t got = 0;
+    while (got < size) {
+        ssize_t n;
+        int error;
+        Py_BEGIN_ALLOW_THREADS
+        n = recv(*fd_of(s), to + got, (size_t)(size - got), (flags & ~MSG_WAITALL) | MSG_DONTWAIT);
+        error = errno;
+        Py_END_ALLOW_THREADS
+        if (n == 0) break;
+        if (n > 0) { got += n; continue; }
+        if (error == EINTR) { if (PyErr_CheckSignals() < 0) return -1; continue; }
+        if (error != EAGAIN) {
+            if (got) break;                      /* it will be told the next time */
+            errno = error;
+            PyErr_SetFromErrno(PyExc_OSError);
+            return -1;
+        }
+        int ready = g ? patch_wait_fd(g, *fd_of(s), FD_READ, NEVER) : patch_poll_fd(*fd_of(s), FD_READ);
+        if (ready < 0) return part_of(got);
+    }
+    g_could_switch();
+    return got;
+}
+
+PyObject *patch_socket_recv(const call *c) {
+    G *g = patch_goroutine();
+    PyObject *flags = patch_arg(c, 1, NULL);
+    if (!wants_all(c, g, flags)) return call_cooperatively(c, FD_READ);
+    Py_ssize_t size = PyLong_Check(c->args[0]) ? PyLong_AsSsize_t(c->args[0]) : -1;
+    if (size < 0) { PyErr_Clear(); return patch_as_before(c); }
+    PyObject *bytes = PyBytes_FromStringAndSize(NULL, size);
+    if (!bytes) return NULL;
+    Py_ssize_t got = recv_all(c->self, g, PyBytes_AS_STRING(bytes), size, (int)PyLong_AsLong(flags));
+    if (got < 0) Py_CLEAR(bytes);
+    else if (got < size) _PyBytes_Resize(&bytes, got);
+    return bytes;
+}
+
+PyObject *patch_socket_recv_into(const call *c) {
+    G *g = patch_goroutine();
+    PyObject *flags = patch_arg(c, 2, "flags"), *nbytes = patch_arg(c, 1, "nbytes");
+    PyObject *buffer = patch_arg(c, 0, "buffer");
+    Py_buffer to;
+    if (!buffer || !wants_all(c, g, flags)) return call_cooperatively(c, FD_READ);
+    Py_ssize_t size = !nbytes ? 0 : PyLong_Check(nbytes) ? PyLong_AsSsize_t(nbytes) : -1;
+    if (size < 0 || PyObject_GetBuffer(buffer, &to, PyBUF_WRITABLE) < 0) { PyErr_Clear(); return patch_as_before(c); }
+    PyObject *result = NULL;
+    if (size > to.len) result = patch_as_before(c);
+    else {
+        Py_ssize_t got = recv_all(c->self, g, to.buf, size ? size : to.len, (int)PyLong_AsLong(flags));
+        if (got >= 0) result = PyLong_FromSsize_t(got);
+    }
+    PyBuffer_Release(&to);
+    return result;
+}
+
+/* --- addresses that have names ------------------------------------------------------------------------------ */
+static bool is_number(PyObject *host) {
+    Py_ssize_t n;
+    const char *text = PyUnicode_AsUTF8AndSize(host, &n);
+    if (!text) { PyErr_Clear(); return false; }
+    return strspn(text, "0123456789.") == (size_t)n || strchr(text, ':') || !strcmp(text, "<broadcast>");
+}
+
+/* The address with numbers for names, for which the C library would ask; a new reference, or NULL with an
+   exception. */
+static PyObject *without_names(const call *c, PyObject *address) {
+    PyObject *resolve = patch_leaf("_socket.socket.connect")->python, *args[] = { c->self, address };
+    PyObject *host = PyTuple_Check(address) && PyTuple_GET_SIZE(address) ? PyTuple_GET_ITEM(address, 0) : NULL;
+    if (!resolve || !host || !PyUnicode_Check(host) || is_number(host)) return Py_NewRef(address);
+    return PyObject_Vectorcall(resolve, args, 2, NULL);
+}
+
+PyObject *patch_socket_bind(const call *c) {
+    if (!patch_goroutine() || c->n != 1) return patch_as_before(c);
+    PyObject *address = without_names(c, c->args[0]);
+    if (!address) return NULL;
+    call again = *c;
+    again.args = &address;
+    again.a = address;
+    PyObject *result = patch_as_before(&again);
+    Py_DECREF(address);
+    return result;
+}
+
+/* sendto(data[, flags], address) */
+PyObject *patch_socket_sendto(const call *c) {
+    if (!patch_goroutine() || patch_nargs(c) != c->n || c->n < 2 || c->n > 3)
+        return call_cooperatively(c, FD_WRITE);
+    PyObject *address = without_names(c, c->args[c->n - 1]);
+    if (!address) return NULL;
+    PyObject *args = address == c->args[c->n - 1] ? NULL : PyTuple_New(c->n), *result = NULL;
+    if (args) {
+        for (Py_ssize_t i = 0; i < c->n; i++)
+            PyTuple_SET_ITEM(args, i, Py_NewRef(i < c->n - 1 ? c->args[i] : address));
+        call again = *c;
+        again.args = ((PyTupleObject *)args)->ob_item;
+        again.a = args;
+        result = call_cooperatively(&again, FD_WRITE);
+        Py_DECREF(args);
+    } else if (!PyErr_Occurred()) result = call_cooperatively(c, FD_WRITE);
+    Py_DECREF(address);
+    return result;
+}
+
 /* --- connect, connect_ex ------------------------------------------------------------------------------------- */
 /* 0, or the errno; -1 with an exception. */
 static int wait_connected(PyObject *s, G *g, const limit *l) {
@@ -342,12 +475,6 @@ static PyObject *connect_as_before(const call *c) {
     int fd = *fd_of(c->self), flags = fcntl(fd, F_GETFL);
     if (*timeout_of(c->self) < 0 && flags >= 0 && flags & O_NONBLOCK) fcntl(fd, F_SETFL, flags & ~O_NONBLOCK);
     return patch_as_before(c);
-}
-
-/* The address without names, which the C library would ask for; a new reference, or NULL with an exception. */
-static PyObject *without_names(const call *c) {
-    PyObject *address = patch_arg(c, 0, NULL), *args[] = { c->self, address };
-    return c->leaf->python && address ? PyObject_Vectorcall(c->leaf->python, args, 2, NULL) : Py_XNewRef(address);
 }
 
 static PyObject *connect_in_turns(const call *c, G *g, bool ex) {
@@ -378,13 +505,13 @@ static PyObject *connect_in_turns(const call *c, G *g, bool ex) {
 
 static PyObject *connect_cooperatively(const call *c, bool ex) {
     G *g = patch_goroutine();
-    if (!g || c->n != 1 || *timeout_of(c->self) == 0 || *fd_of(c->self) < 0) return connect_as_before(c);
-    PyObject *address = without_names(c);
+    if (!g || c->n != 1 || *fd_of(c->self) < 0) return connect_as_before(c);
+    PyObject *address = without_names(c, c->args[0]);
     if (!address) return NULL;
     call again = *c;
     again.args = &address;
     again.a = address;
-    PyObject *result = connect_in_turns(&again, g, ex);
+    PyObject *result = *timeout_of(c->self) == 0 ? patch_as_before(&again) : connect_in_turns(&again, g, ex);
     Py_DECREF(address);
     return result;
 }

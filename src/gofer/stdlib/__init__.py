@@ -29,9 +29,10 @@ _PARTS: Final = (
     "os",
     "io",
     "signal",
+    "multiprocessing",
     "asyncio",
 )
-_IN_C: Final = frozenset({"time", "queue"})  # nothing of these is in Python
+_IN_C: Final = frozenset({"time", "queue", "multiprocessing"})  # nothing of these is in Python
 
 _patched: dict[str, Any] = {}  # the module of each part that is; None: it has none
 
