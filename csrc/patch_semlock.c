@@ -8,6 +8,7 @@
    as if it were, and nothing can be switched to before that is put right. */
 #include "patch.h"
 #include "timer.h"
+#include <structmember.h>
 
 static const int64_t FIRST_NS = 200000, LONGEST_NS = 10000000;
 static const double LONGEST = 9.2e9;             /* seconds: more than that is for ever */
