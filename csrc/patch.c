@@ -103,7 +103,17 @@
     X(sigwait, "signal", "_signal", NULL, "sigwait", patch_in_python) \
     X(sigwaitinfo, "signal", "_signal", NULL, "sigwaitinfo", patch_in_python) \
     X(sigtimedwait, "signal", "_signal", NULL, "sigtimedwait", patch_in_python) \
-    X(pause, "signal", "_signal", NULL, "pause", patch_in_python)
+    X(pause, "signal", "_signal", NULL, "pause", patch_in_python) \
+    SLOTS(X)
+
+/* For functions that are named while the program runs, see patch_function. */
+#define SLOTS(X) SLOT(X, 0) SLOT(X, 1) SLOT(X, 2) SLOT(X, 3) SLOT(X, 4) SLOT(X, 5) SLOT(X, 6) SLOT(X, 7) \
+    SLOT(X, 8) SLOT(X, 9) SLOT(X, 10) SLOT(X, 11) SLOT(X, 12) SLOT(X, 13) SLOT(X, 14) SLOT(X, 15)
+#define SLOT(X, n) \
+    X(slot_##n##a, "", "", NULL, "", patch_in_python) X(slot_##n##b, "", "", NULL, "", patch_in_python) \
+    X(slot_##n##c, "", "", NULL, "", patch_in_python) X(slot_##n##d, "", "", NULL, "", patch_in_python) \
+    X(slot_##n##e, "", "", NULL, "", patch_in_python) X(slot_##n##f, "", "", NULL, "", patch_in_python) \
+    X(slot_##n##g, "", "", NULL, "", patch_in_python) X(slot_##n##h, "", "", NULL, "", patch_in_python)
 
 #define INDEX(id, part, module, type, name, handle) L_##id,
 enum { LEAVES(INDEX) N_LEAVES };
@@ -208,15 +218,24 @@ static PyCFunction entry_for(const leaf *l) {
 }
 
 /* --- finding them -------------------------------------------------------------------------------------------- */
-static int take_function(leaf *l, PyObject *module) {
-    PyObject *o = PyObject_GetAttrString(module, l->name);
-    if (!o) { PyErr_Clear(); return 0; }
-    if (PyCFunction_Check(o)) l->def = ((PyCFunctionObject *)o)->m_ml;
-    Py_DECREF(o);
-    if (!l->def) return 0;                       /* somebody has put another function there: not ours */
+/* Of a function of a module or a method of a type, in C; NULL for anything else. */
+static PyMethodDef *def_of(PyObject *o) {
+    if (Py_IS_TYPE(o, &PyMethodDescr_Type)) return ((PyMethodDescrObject *)o)->d_method;
+    if (!PyCFunction_Check(o)) return NULL;
+    PyObject *self = PyCFunction_GET_SELF(o);
+    return !self || PyModule_Check(self) ? ((PyCFunctionObject *)o)->m_ml : NULL;
+}
+
+/* 0, also when it can not stand for that; -1 with an exception. */
+static int take_from(leaf *l, PyObject *o) {
+    if (!(l->def = def_of(o))) return 0;
     l->before = *l->def;
-    l->original = PyCFunction_NewEx(&l->before, module, NULL);
-    return l->original ? 0 : -1;
+    if (!entry_for(l)) { l->def = NULL; return 0; }
+    l->original = Py_IS_TYPE(o, &PyMethodDescr_Type) ? PyDescr_NewMethod(PyDescr_TYPE(o), &l->before)
+                                                     : PyCFunction_NewEx(&l->before, PyCFunction_GET_SELF(o), NULL);
+    if (l->original) return 0;
+    l->def = NULL;
+    return -1;
 }
 
 /* The type of poll objects has no name in the module, only a function that makes one. */
@@ -228,36 +247,23 @@ static PyObject *type_of(const leaf *l, PyObject *module) {
     return o;
 }
 
-static int take_method(leaf *l, PyObject *module) {
-    PyObject *type = type_of(l, module);
-    PyObject *o = type && PyType_Check(type) ? PyObject_GetAttrString(type, l->name) : NULL;
-    PyErr_Clear();
-    if (o && Py_IS_TYPE(o, &PyMethodDescr_Type)) {
-        l->def = ((PyMethodDescrObject *)o)->d_method;
-        l->before = *l->def;
-        l->original = PyDescr_NewMethod((PyTypeObject *)type, &l->before);
-    }
-    Py_XDECREF(o);
-    Py_XDECREF(type);
-    return l->def && !l->original ? -1 : 0;
-}
-
 static int take(leaf *l) {
     if (l->def) return 0;
-    PyObject *module = PyImport_ImportModule(l->module);
-    if (!module) {
-        if (!PyErr_ExceptionMatches(PyExc_ImportError)) return -1;
-        PyErr_Clear();
-        return 0;
-    }
-    int result = l->type ? take_method(l, module) : take_function(l, module);
-    Py_DECREF(module);
-    if (l->def && !entry_for(l)) l->def = NULL;
+    PyObject *owner = PyImport_ImportModule(l->module), *o = NULL;
+    if (!owner && !PyErr_ExceptionMatches(PyExc_ImportError)) return -1;
+    if (owner && l->type) Py_SETREF(owner, type_of(l, owner));
+    if (owner) o = PyObject_GetAttrString(owner, l->name);
+    PyErr_Clear();
+    int result = o ? take_from(l, o) : 0;        /* somebody may have put another function there: not ours */
+    Py_XDECREF(o);
+    Py_XDECREF(owner);
     return result;
 }
 
-static void set(leaf *l, PyCFunction fn) {
-    atomic_store((_Atomic(void *) *)&l->def->ml_meth, (void *)fn);
+static void exchange(leaf *l, bool on) {
+    if (l->exchanged == on) return;
+    atomic_store((_Atomic(void *) *)&l->def->ml_meth, (void *)(on ? entry_for(l) : l->before.ml_meth));
+    l->exchanged = on;
 }
 
 /* What handlers must know beforehand; 0, or -1 with an exception. */
@@ -277,8 +283,7 @@ int patch_part(const char *part, bool on) {
         if (strcmp(l->part, part) || !l->def || !l->handle) continue;
         if (l->handle == patch_in_python && !l->python) continue;
         n++;
-        if (l->exchanged != on) set(l, on ? entry_for(l) : l->before.ml_meth);
-        l->exchanged = on;
+        exchange(l, on);
     }
     return n;
 }
@@ -332,8 +337,7 @@ bool patch_seconds(PyObject *o, double *seconds) {
 }
 
 /* fn(original, self, *args, **kwargs), without self where that is the module. */
-PyObject *patch_in_python(const call *c) {
-    if (!patch_goroutine()) return patch_as_before(c);
+static PyObject *in_python(const call *c) {
     PyObject *args = PyTuple_New(c->n + (c->leaf->type ? 2 : 1)), *kwargs = Py_XNewRef(c->kwargs);
     if (!args) { Py_XDECREF(kwargs); return NULL; }
     Py_ssize_t at = 0;
@@ -351,4 +355,40 @@ PyObject *patch_in_python(const call *c) {
     Py_DECREF(args);
     Py_XDECREF(kwargs);
     return result;
+}
+
+PyObject *patch_in_python(const call *c) { return patch_goroutine() ? in_python(c) : patch_as_before(c); }
+
+/* --- functions that are named while the program runs ------------------------------------------------------ */
+static bool is_slot(const leaf *l) { return !*l->module; }
+
+/* The one that has stood for it before, or a free slot; NULL: there is none. */
+static leaf *leaf_for(const PyMethodDef *def) {
+    leaf *free = NULL;
+    for (leaf *l = leaves; l < leaves + N_LEAVES; l++) {
+        if (l->def == def) return l;
+        if (!free && !l->def && is_slot(l)) free = l;
+    }
+    return free;
+}
+
+int patch_function(PyObject *o, PyObject *function, bool everywhere) {
+    if (!def_of(o)) return 0;
+    leaf *l = leaf_for(def_of(o));
+    if (l && !l->def && take_from(l, o) < 0) return -1;
+    if (!l) PyErr_SetString(PyExc_RuntimeError, "there is no room for more functions in C that are sent to threads");
+    else if (!l->def) PyErr_Format(PyExc_TypeError, "%R is called in a way that is not known", o);
+    else if (l->exchanged || !is_slot(l)) PyErr_Format(PyExc_ValueError, "%R is cooperative already", o);
+    if (PyErr_Occurred()) return -1;
+    main_interpreter = PyInterpreterState_Main();
+    l->type = Py_IS_TYPE(o, &PyMethodDescr_Type) ? "" : NULL;
+    Py_XSETREF(l->python, Py_NewRef(function));
+    l->handle = everywhere ? in_python : patch_in_python;
+    exchange(l, true);
+    return 1;
+}
+
+void patch_function_back(PyObject *o) {
+    leaf *l = def_of(o) ? leaf_for(def_of(o)) : NULL;
+    if (l && l->def && is_slot(l)) exchange(l, false);
 }

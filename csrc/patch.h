@@ -49,6 +49,10 @@ struct leaf {
 int patch_part(const char *part, bool on);
 /* The leaf of that name ("_thread.RLock.acquire"); NULL when there is none. */
 leaf *patch_leaf(const char *name);
+/* Another function of a module, or method of a type, in C: `function` stands for it in goroutines, or everywhere,
+   called as a leaf's is, until patch_function_back.  1; 0 for what is none; -1 with an exception. */
+int patch_function(PyObject *o, PyObject *function, bool everywhere);
+void patch_function_back(PyObject *o);
 /* threading.local, too, is the goroutine's, or the thread's again. */
 void patch_locals(bool on);
 /* The program has come to its end: everything is as before, in all goroutines. */

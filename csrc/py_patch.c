@@ -29,6 +29,20 @@ static PyObject *py_patch_leaf(PyObject *module, PyObject *args) {
     Py_RETURN_NONE;
 }
 
+/* patch_function(o, function, everywhere): whether o is a function or method in C, for which the other one stands */
+static PyObject *py_patch_function(PyObject *module, PyObject *args) {
+    PyObject *o, *function;
+    int everywhere;
+    if (!PyArg_ParseTuple(args, "OOp:patch_function", &o, &function, &everywhere)) return NULL;
+    int added = patch_function(o, function, everywhere);
+    return added < 0 ? NULL : PyBool_FromLong(added);
+}
+
+static PyObject *py_patch_function_back(PyObject *module, PyObject *o) {
+    patch_function_back(o);
+    Py_RETURN_NONE;
+}
+
 static PyObject *py_patch_waits(PyObject *module, PyObject *unused) { return PyBool_FromLong(patch_anybody_waits()); }
 static PyObject *py_parks(PyObject *module, PyObject *unused) { return PyBool_FromLong(patch_goroutine() != NULL); }
 
@@ -95,6 +109,8 @@ static PyMethodDef functions[] = {
 #endif
     {"patch_part", py_patch_part, METH_VARARGS, NULL},
     {"patch_leaf", py_patch_leaf, METH_VARARGS, NULL},
+    {"patch_function", py_patch_function, METH_VARARGS, NULL},
+    {"patch_function_back", py_patch_function_back, METH_O, NULL},
     {"patch_locals", py_patch_locals, METH_O, NULL},
     {"patch_waits", py_patch_waits, METH_NOARGS, NULL},
     {"poll_registered", py_poll_registered, METH_O, NULL},

@@ -166,7 +166,7 @@ def test_too_many_releases():
             make().release()
 
 
-def test_conditions_and_events(one_worker, parked):
+def test_conditions_and_events(one_worker):
     condition, event = multiprocessing.Condition(), multiprocessing.Event()
 
     def waits():
@@ -174,9 +174,10 @@ def test_conditions_and_events(one_worker, parked):
             return condition.wait(1e6)
 
     tasks = [fork(waits) for _ in range(3)]
-    parked(*tasks)
-    with condition:
-        condition.notify_all()
+    while not all(task.done for task in tasks):
+        with condition:
+            condition.notify_all()
+        gosched()
     assert [task.join() for task in tasks] == [True] * 3
     beats_under(event.wait, event.set)
     assert event.wait(0.01)

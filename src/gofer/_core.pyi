@@ -227,6 +227,13 @@ def patch_part(part: str, on: bool, /) -> int:
 def patch_leaf(name: str, stand_in: Callable[..., object], /) -> None:
     """`stand_in(original, *as it was called)` is what the function does in a goroutine."""
 
+def patch_function(o: Any, stand_in: Callable[..., object], everywhere: bool, /) -> bool:
+    """The same for any function or method in C, until `patch_function_back`; False if it is none.
+
+    With `everywhere` in plain threads, too.
+    """
+
+def patch_function_back(o: Any, /) -> None: ...
 def patch_locals(on: bool, /) -> None: ...
 def patch_waits() -> bool:
     """Whether a goroutine waits for what only a patched function would wake it from."""
