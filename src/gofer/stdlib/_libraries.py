@@ -9,6 +9,7 @@ import select
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from importlib import import_module
 from importlib.machinery import ModuleSpec
 from typing import Any, Final
@@ -16,7 +17,7 @@ from typing import Any, Final
 from gofer import _core
 from gofer.blocking import blocking
 from gofer.errors import Cancelled
-from gofer.scope import shield
+from gofer.scope import shield, timeout
 from gofer.stdlib._above import Above
 from gofer.stdlib._imports import Begin, Imports
 
@@ -40,7 +41,12 @@ def _wait_for(fd: int, events: int) -> None:
 def _wait_psycopg2(connection: Any) -> None:
     events = {1: _core.FD_READ, 2: _core.FD_WRITE}  # POLL_READ, POLL_WRITE
     while (state := connection.poll()) != 0:  # POLL_OK
-        _wait_for(connection.fileno(), events[state])
+        try:
+            _wait_for(connection.fileno(), events[state])
+        except Cancelled:  # it closes the connection then; the server would go on
+            with shield(), suppress(Exception):
+                blocking(connection.cancel)
+            raise
 
 
 def _begin_psycopg2() -> Callable[[], object] | None:
@@ -53,6 +59,9 @@ def _begin_psycopg2() -> Callable[[], object] | None:
 
 # --- psycopg (3): it waits in C if it can -----------------------------------------------------------
 
+_ACTIVE: Final = 1  # psycopg.pq.TransactionStatus: a query is under way
+_PATIENCE: Final = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)  # seconds; then the connection is closed
+
 
 def _begin_psycopg_waiting() -> Callable[[], object]:
     library: Any = sys.modules["psycopg.waiting"]
@@ -61,24 +70,35 @@ def _begin_psycopg_waiting() -> Callable[[], object]:
     return above.take_away
 
 
+def _stop_query(connection: Any, go_on: Callable[[], object]) -> None:
+    """As for Ctrl-C: have the server stop it, so that the connection can be used again.
+
+    It takes no notice if it has not begun with the query yet.
+    """
+    cancel = getattr(connection, "cancel_safe", None) or partial(blocking, connection.cancel)
+    for seconds in _PATIENCE:
+        try:
+            cancel()
+            with timeout(seconds):
+                go_on()
+        except TimeoutError:
+            continue
+        except Exception:  # that it was stopped
+            pass
+        break
+    if connection.pgconn.transaction_status == _ACTIVE:
+        connection.close()
+
+
 def _begin_psycopg_connection() -> Callable[[], object]:
     def wait(self: Any, generator: Any, *args: Any, **kwargs: Any) -> Any:
         try:
             return above.before(self, generator, *args, **kwargs)
         except Cancelled:
-            if self.pgconn.transaction_status == 1:  # ACTIVE: a query is under way
+            if self.pgconn.transaction_status == _ACTIVE:
                 with shield():
-                    _stop_query(self, generator)
+                    _stop_query(self, lambda: above.before(self, generator))
             raise
-
-    def _stop_query(connection: Any, generator: Any) -> None:
-        """As for Ctrl-C: have the server stop it, so that the connection can be used again."""
-        with suppress(Exception):
-            cancel = getattr(connection, "cancel_safe", None)
-            cancel() if cancel else blocking(connection.cancel)
-            above.before(connection, generator)
-        if connection.pgconn.transaction_status == 1:
-            connection.close()
 
     above = Above(sys.modules["psycopg.connection"].Connection, "wait", wait)
     above.put()
