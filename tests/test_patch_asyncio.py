@@ -10,7 +10,19 @@ import time
 
 import pytest
 
-from gofer import Chan, Group, aio, cancel_scope, context, fork, go, gosched, patch, timeout, unpatch
+from gofer import (
+    Chan,
+    Group,
+    aio,
+    cancel_scope,
+    context,
+    fork,
+    go,
+    gosched,
+    patch,
+    timeout,
+    unpatch,
+)
 
 from shared.canary import beats_under
 
@@ -184,7 +196,7 @@ def test_asynchronous_generators_belong_to_their_loop():
     assert sys.get_asyncgen_hooks() == (None, None)
 
 
-# --- what it waits for -----------------------------------------------------------------------------
+# --- what it waits for --------------------------------------------------------------------------
 
 
 def test_the_goroutine_waits_and_not_its_worker(one_worker):
@@ -303,7 +315,7 @@ def test_await_in_a_goroutine_beside_one_that_runs_a_loop(one_worker):
         scope.cancel()
 
 
-# --- its end -----------------------------------------------------------------------------------------
+# --- its end ------------------------------------------------------------------------------------
 
 
 def test_cancelled_it_lets_its_tasks_clean_up(one_worker):
@@ -430,7 +442,7 @@ def test_imported_after_patch(program):
     assert where.startswith("asyncio.runners ")
 
 
-# --- uvloop ------------------------------------------------------------------------------------------
+# --- uvloop -------------------------------------------------------------------------------------
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ import time
 
 import pytest
 
-
 from gofer import Group, cancel_scope, context, fork, gosched, patch, patched, unpatch
 
 from shared import in_thread
@@ -51,7 +50,7 @@ def where():
     return threading.get_native_id()
 
 
-# --- functions and methods in C ------------------------------------------------------------------------
+# --- functions and methods in C -----------------------------------------------------------------
 
 
 def test_a_function_in_c(one_worker, tmp_path):
@@ -144,7 +143,7 @@ def test_what_can_not_be():
         patch.offload("time", "sleep")
 
 
-# --- functions and methods in Python ------------------------------------------------------------------
+# --- functions and methods in Python ------------------------------------------------------------
 
 
 def test_functions_in_python(module):
@@ -203,7 +202,7 @@ def test_without_patch(program):
     assert result == (0, "['fcntl']\n", "")
 
 
-# --- sqlite3 -------------------------------------------------------------------------------------------
+# --- sqlite3 ------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -307,7 +306,7 @@ def test_sqlite_in_threads_and_before(tmp_path):
         sqlite3.connect()
 
 
-# --- libraries that bring what it takes -----------------------------------------------------------------
+# --- libraries that bring what it takes ---------------------------------------------------------
 
 LIBRARY = """
     import threading
@@ -382,7 +381,7 @@ def test_a_module_that_fails_to_import_is_asked_again(module, library):
     assert restlib.log == ["patched"]
 
 
-# --- psycopg2, psycopg -----------------------------------------------------------------------------------
+# --- psycopg2, psycopg --------------------------------------------------------------------------
 
 
 def test_psycopg2_has_a_callback(module):
@@ -411,5 +410,3 @@ def test_psycopg2_has_a_callback(module):
         assert library.callback is own
     finally:
         sys.modules.pop("psycopg2", None)
-
-

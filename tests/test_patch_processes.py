@@ -35,7 +35,7 @@ def cooperative():
     unpatch()
 
 
-# --- locks ---------------------------------------------------------------------------------------------
+# --- locks --------------------------------------------------------------------------------------
 
 LOCKS = {
     "Lock": multiprocessing.Lock,
@@ -183,25 +183,25 @@ def test_conditions_and_events(one_worker):
     assert event.wait(0.01)
 
 
-# --- connections and queues ------------------------------------------------------------------------------
+# --- connections and queues ---------------------------------------------------------------------
 
 
-def test_connections(one_worker):
-    for duplex in (True, False):
-        here, there = multiprocessing.Pipe(duplex)
-        with here, there:
-            assert beats_under(here.recv, lambda: there.send([1, 2])) == [1, 2]
-            assert beats_under(lambda: here.poll(None), lambda: there.send(3))
-            assert wait_for_connections([here]) == [here]
-            assert here.recv() == 3
-            assert not here.poll(0.01)
-            big = bytes(3_000_000)
-            sending = fork(there.send_bytes, big)
-            assert here.recv_bytes() == big
-            sending.join()
-            there.close()
-            with pytest.raises(EOFError):
-                here.recv()
+@pytest.mark.parametrize("duplex", [True, False])
+def test_connections(one_worker, duplex):
+    here, there = multiprocessing.Pipe(duplex)
+    with here, there:
+        assert beats_under(here.recv, lambda: there.send([1, 2])) == [1, 2]
+        assert beats_under(lambda: here.poll(None), lambda: there.send(3))
+        assert wait_for_connections([here]) == [here]
+        assert here.recv() == 3
+        assert not here.poll(0.01)
+        big = bytes(3_000_000)
+        sending = fork(there.send_bytes, big)
+        assert here.recv_bytes() == big
+        sending.join()
+        there.close()
+        with pytest.raises(EOFError):
+            here.recv()
 
 
 def test_listeners(one_worker, tmp_path):
@@ -218,7 +218,7 @@ def test_queues_between_goroutines(one_worker):
         takers = [g.go(lambda: [queue.get() for _ in range(20)]) for _ in range(3)]
         for n in range(3):
             g.go(lambda n=n: [queue.put(20 * n + k) for k in range(20)])
-    assert sorted(sum((task.join() for task in takers), [])) == list(range(60))
+    assert sorted(n for task in takers for n in task.join()) == list(range(60))
     with pytest.raises(TimeoutError), timeout(0.01):
         queue.get()
     queue.close()
@@ -259,7 +259,8 @@ def test_between_processes(program, method):
         lock, total = mp.RLock(), mp.Value("i", 0, lock=False)
         todo, done = mp.Queue(), mp.Queue(3)
         here, there = mp.Pipe()
-        children = [mp.Process(target=child, args=(lock, total, todo, done, there)) for _ in range(2)]
+        args = lock, total, todo, done, there
+        children = [mp.Process(target=child, args=args) for _ in range(2)]
         for one in children:
             one.start()
         fork(beat)
@@ -363,7 +364,7 @@ def test_pools_and_managers(program):
     assert result == (0, "done True\n", "")
 
 
-# --- concurrent.futures --------------------------------------------------------------------------------
+# --- concurrent.futures -------------------------------------------------------------------------
 
 
 def test_futures(one_worker):

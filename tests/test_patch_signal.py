@@ -181,7 +181,7 @@ def test_too_many(parked):
         assert isinstance(waiter.exception(), context.Canceled)
 
 
-# --- cancelled -----------------------------------------------------------------------------------------
+# --- cancelled ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -238,7 +238,7 @@ def test_a_handler_that_is_set_meanwhile_stays(parked, until):
             until(lambda: calls == [USR2])
 
 
-# --- pause -----------------------------------------------------------------------------------------------
+# --- pause --------------------------------------------------------------------------------------
 
 
 def test_pause(one_worker, until):
@@ -272,7 +272,7 @@ def test_pause_is_ended_by_what_the_handler_raises(program):
     assert result == (0, "interrupted\n", "")
 
 
-# --- programs ------------------------------------------------------------------------------------------
+# --- programs -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])

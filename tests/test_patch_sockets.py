@@ -31,7 +31,7 @@ def pair():
         yield a, b
 
 
-# --- MSG_WAITALL ---------------------------------------------------------------------------------------
+# --- MSG_WAITALL --------------------------------------------------------------------------------
 
 
 def recv(sock, n):
@@ -149,7 +149,7 @@ def test_send_that_is_cancelled_says_how_much_has_gone(one_worker, pair):
     assert received >= sent
 
 
-# --- names ---------------------------------------------------------------------------------------------
+# --- names --------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -256,7 +256,7 @@ def test_many_ask_at_once():
             assert sorted(int(b.recv(10)) for _ in range(20)) == list(range(20))
 
 
-# --- leaving the socket ----------------------------------------------------------------------------------
+# --- leaving the socket -------------------------------------------------------------------------
 
 
 def test_a_descriptor_that_is_detached_blocks_again(one_worker, pair):

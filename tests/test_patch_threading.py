@@ -631,7 +631,7 @@ def test_random_cancellation_loses_nothing(make, rng):
     over = True
     for task in tasks:
         while not task.done:
-            with contextlib.suppress(queue.Full):  # it may have been cancelled, and take nothing more
+            with contextlib.suppress(queue.Full):  # it may have gone, and take nothing more
                 it.put_nowait(None)
             gosched()
     annoyer.join()

@@ -44,18 +44,16 @@ class _Patch:
 
     __slots__ = ()
 
-    def __call__(
-        self, *, only: Iterable[str] | None = None, exclude: Iterable[str] = ()
-    ) -> None:
+    def __call__(self, *, only: Iterable[str] | None = None, exclude: Iterable[str] = ()) -> None:
         """Make the standard library cooperative: what blocks a thread parks the goroutine instead.
 
-        Behaviour is replaced, not names: every reference that was ever taken, `from time import sleep`
-        too, and every lock, queue and socket that exists already is cooperative from then on. Plain
-        threads see no difference, and may share all of it with goroutines. May be called at any time,
-        from anywhere, and again.
+        Behaviour is replaced, not names: every reference that was ever taken, `from time import
+        sleep` too, and every lock, queue and socket that exists already is cooperative from then
+        on. Plain threads see no difference, and may share all of it with goroutines. May be called
+        at any time, from anywhere, and again. It does not wait.
 
-        `only` names the parts to patch, by default all, and `exclude` those to leave alone: `patched()`
-        lists those there are. `ValueError` for a name that is none.
+        `only` names the parts to patch, by default all, and `exclude` those to leave alone:
+        `patched()` lists those there are. `ValueError` for a name that is none.
         """
         wanted = _names("only", _PARTS if only is None else only) - _names("exclude", exclude)
         for part in _PARTS:

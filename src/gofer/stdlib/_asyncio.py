@@ -41,8 +41,8 @@ def _begin_uvloop() -> Callable[[], object]:
         thread = threading.get_native_id()
         if thread in running:
             raise RuntimeError(
-                "a loop of uvloop runs on this thread already, in a goroutine that has parked in one "
-                "of its coroutines: use asyncio's own loop in goroutines, or gofer.aio"
+                "a loop of uvloop runs on this thread already, in a goroutine that has parked in "
+                "one of its coroutines: use asyncio's own loop in goroutines, or gofer.aio"
             )
         running.add(thread)
         try:

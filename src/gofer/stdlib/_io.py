@@ -70,7 +70,8 @@ STAND_INS: Final[dict[str, Callable[..., Any]]] = {
 
 def _with_subclasses(kind: type) -> Iterator[type]:
     yield kind
-    for derived in kind.__subclasses__():
+    subclasses: list[type] = kind.__subclasses__()
+    for derived in subclasses:
         yield from _with_subclasses(derived)
 
 

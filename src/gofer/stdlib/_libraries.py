@@ -9,7 +9,6 @@ import select
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 from importlib import import_module
 from importlib.machinery import ModuleSpec
 from typing import Any, Final
@@ -26,7 +25,7 @@ __all__ = ["begin", "end"]
 _GROUP: Final = "gofer.patch"
 
 
-# --- psycopg2: it has a callback for the waiting ----------------------------------------------------
+# --- psycopg2: it has a callback for the waiting ------------------------------------------------
 
 
 def _wait_for(fd: int, events: int) -> None:
@@ -57,7 +56,7 @@ def _begin_psycopg2() -> Callable[[], object] | None:
     return lambda: library.set_wait_callback(None)
 
 
-# --- psycopg (3): it waits in C if it can -----------------------------------------------------------
+# --- psycopg (3): it waits in C if it can -------------------------------------------------------
 
 _ACTIVE: Final = 1  # psycopg.pq.TransactionStatus: a query is under way
 _PATIENCE: Final = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)  # seconds; then the connection is closed
@@ -75,7 +74,7 @@ def _stop_query(connection: Any, go_on: Callable[[], object]) -> None:
 
     It takes no notice if it has not begun with the query yet.
     """
-    cancel = getattr(connection, "cancel_safe", None) or partial(blocking, connection.cancel)
+    cancel = getattr(connection, "cancel_safe", blocking.wrap(connection.cancel))
     for seconds in _PATIENCE:
         try:
             cancel()
@@ -109,7 +108,7 @@ def _begin_psycopg_connection() -> Callable[[], object]:
 
 
 class _Libraries(Imports):
-    """Looks for entry points when something is imported that is not Python's own: that takes time."""
+    """Looks for entry points, which takes time, when the first library is imported."""
 
     def __init__(self) -> None:
         super().__init__(

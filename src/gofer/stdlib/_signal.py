@@ -7,7 +7,6 @@ it is there. One that is not blocked is given to who waits instead of to its han
 What must stay true: a signal that was given and is not wanted any more is sent once more.
 """
 
-import _signal
 import os
 import signal
 from collections.abc import Callable, Iterable
@@ -18,7 +17,7 @@ from gofer.stdlib._limit import Limit
 
 __all__ = ["STAND_INS"]
 
-_poll: Any = getattr(_signal, "sigtimedwait", None)  # called with no time, as it was before
+_poll: Any = vars(signal).get("sigtimedwait")  # with no time it does what it did before
 
 
 def _mask(signals: Iterable[int]) -> int:
@@ -43,7 +42,9 @@ def _take(signals: list[int], seconds: float | None) -> Any:
     try:
         number, told = _core.signals_begin(mask, True)
         try:
-            info = _take_blocked(signals, [(blocked, _core.FD_READ), (told, _core.FD_READ)], seconds)
+            info = _take_blocked(
+                signals, [(blocked, _core.FD_READ), (told, _core.FD_READ)], seconds
+            )
         except BaseException:
             _send_again(_core.signals_end(number))
             raise
@@ -56,9 +57,7 @@ def _take(signals: list[int], seconds: float | None) -> Any:
     return info
 
 
-def _take_blocked(
-    signals: list[int], fds: list[tuple[int, int]], seconds: float | None
-) -> Any:
+def _take_blocked(signals: list[int], fds: list[tuple[int, int]], seconds: float | None) -> Any:
     """One that is blocked; None when another has been given, or the time is over."""
     limit = Limit(seconds)
     while True:
@@ -89,10 +88,12 @@ def _sigtimedwait(original: Callable[..., Any], *args: Any) -> Any:
 
 def _as_list(args: tuple[Any, ...]) -> list[int] | None:
     """None: the original deals with what is wrong."""
-    if len(args) != 1 or not isinstance(args[0], Iterable):
+    try:
+        (signals,) = args
+        numbers: list[Any] = list(signals)
+    except (TypeError, ValueError):
         return None
-    signals: list[Any] = list(args[0])
-    return signals if signals and all(isinstance(number, int) for number in signals) else None
+    return numbers if numbers and all(isinstance(number, int) for number in numbers) else None
 
 
 def _pause(original: Callable[..., Any]) -> None:
