@@ -8,6 +8,7 @@
    as if it were, and nothing can be switched to before that is put right. */
 #include "patch.h"
 #include "timer.h"
+#include <semaphore.h>
 #include <structmember.h>
 
 static const int64_t FIRST_NS = 200000, LONGEST_NS = 10000000;
@@ -62,7 +63,10 @@ static int take_now(want *w) {
     return taken;
 }
 
-static bool may_take(PyObject *on) { return true; }
+static bool may_take(PyObject *on) {
+    int value;
+    return sem_getvalue(((semlock *)on)->handle, &value) == 0 && value > 0;
+}
 
 static PyObject *wait_in_turns(const call *c, G *g, int64_t ns) {
     want w = { c->self, c, WHY_LOCK, take_now, may_take };
