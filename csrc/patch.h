@@ -134,6 +134,9 @@ int64_t patch_limit_left(const limit *l);
 int patch_wait_fd(G *g, int fd, uint8_t events, int64_t ns);
 /* The same for a thread, without limit; 0, or -1 with an exception. */
 int patch_poll_fd(int fd, uint8_t events);
+/* An exception is set, and so many bytes have gone through.  -1, or for a cancellation how many, if there are any:
+   it comes again where the goroutine waits next. */
+Py_ssize_t patch_part_of(Py_ssize_t done);
 /* NULL with TimeoutError. */
 PyObject *patch_timed_out(const char *text);
 
@@ -165,11 +168,14 @@ PyObject *patch_rlock_recursion_count(const call *c);
 PyObject *patch_rlock_release_save(const call *c);
 PyObject *patch_rlock_acquire_restore(const call *c);
 PyObject *patch_socket_read(const call *c);
-PyObject *patch_socket_recv(const call *c);
-PyObject *patch_socket_recv_into(const call *c);
 PyObject *patch_socket_sendto(const call *c);
 PyObject *patch_socket_bind(const call *c);
 PyObject *patch_socket_write(const call *c);
+PyObject *patch_socket_recv(const call *c);
+PyObject *patch_socket_recv_into(const call *c);
+/* Those that are not of the plain form. */
+PyObject *patch_recv_all(const call *c);
+PyObject *patch_recv_all_into(const call *c);
 PyObject *patch_socket_send(const call *c);
 PyObject *patch_socket_sendall(const call *c);
 PyObject *patch_socket_connect(const call *c);

@@ -201,9 +201,7 @@ static PyObject *call_cooperatively(const call *c, uint8_t events) {
 PyObject *patch_socket_read(const call *c) { return call_cooperatively(c, FD_READ); }
 PyObject *patch_socket_write(const call *c) { return call_cooperatively(c, FD_WRITE); }
 
-/* An exception is set, and so many bytes have gone through.  -1, or for a cancellation how many, if there are any:
-   it comes again where the goroutine waits next. */
-static Py_ssize_t part_of(Py_ssize_t done) {
+Py_ssize_t patch_part_of(Py_ssize_t done) {
     if (!done || !PyErr_ExceptionMatches(rt.errors.cancelled)) return -1;
     PyErr_Clear();
     return done;
@@ -236,6 +234,7 @@ PyObject *patch_os_close(const call *c) {
 }
 
 /* --- send, sendall ----------------------------------------------------------------------------------------- */
+enum { SHORT = 16 * 1024 };
 typedef struct { Py_buffer data; int flags; } message;
 
 /* false, without an exception: wrong, as what was there before will say. */
@@ -252,17 +251,26 @@ static bool take_message(const call *c, message *m) {
     return false;
 }
 
+/* As send(2) with MSG_DONTWAIT.  The interpreter is not released for what is short, see patch_recv.c. */
+static ssize_t send_some(int fd, const char *data, size_t n, int flags) {
+    if (n <= SHORT) return send(fd, data, n, flags | MSG_DONTWAIT);
+    ssize_t sent;
+    int error;
+    Py_BEGIN_ALLOW_THREADS
+    sent = send(fd, data, n, flags | MSG_DONTWAIT);
+    error = errno;
+    Py_END_ALLOW_THREADS
+    errno = error;
+    return sent;
+}
+
 /* How many bytes have gone, -1 with an exception.  `whole`: all, or it fails. */
 static Py_ssize_t send_now(PyObject *s, G *g, const message *m, bool whole, limit *l) {
     bool all = whole || l->until == NEVER;       /* as send(2) does on a descriptor that blocks */
     Py_ssize_t sent = 0;
     do {
-        ssize_t n;
-        int error;
-        Py_BEGIN_ALLOW_THREADS
-        n = send(*fd_of(s), (char *)m->data.buf + sent, (size_t)(m->data.len - sent), m->flags | MSG_DONTWAIT);
-        error = errno;
-        Py_END_ALLOW_THREADS
+        ssize_t n = send_some(*fd_of(s), (char *)m->data.buf + sent, (size_t)(m->data.len - sent), m->flags);
+        int error = errno;
         if (n >= 0) {
             sent += n;
             if (PyErr_CheckSignals() < 0) return -1;
@@ -277,7 +285,7 @@ static Py_ssize_t send_now(PyObject *s, G *g, const message *m, bool whole, limi
         int64_t left = patch_limit_left(l);
         int ready = left ? patch_wait_fd(g, *fd_of(s), FD_WRITE, left) : 0;
         if (ready == 0) patch_timed_out("timed out");
-        if (ready <= 0) return whole ? -1 : part_of(sent);
+        if (ready <= 0) return whole ? -1 : patch_part_of(sent);
     } while ((all || sent == 0) && sent < m->data.len);
     return sent;
 }
@@ -331,74 +339,6 @@ static PyObject *sendall_in_thread(const call *c) {
 
 PyObject *patch_socket_send(const call *c) { return send_cooperatively(c, false, send_in_thread); }
 PyObject *patch_socket_sendall(const call *c) { return send_cooperatively(c, true, sendall_in_thread); }
-
-/* --- recv, recv_into --------------------------------------------------------------------------------------- */
-/* Whether it asks for all bytes, of a socket that would wait for them and has been made non-blocking. */
-static bool wants_all(const call *c, G *g, PyObject *flags) {
-    long f = flags && PyLong_Check(flags) ? PyLong_AsLong(flags) : 0;
-    if (f == -1) PyErr_Clear();
-    int fd = *fd_of(c->self), type;
-    socklen_t size = sizeof type;
-    return f > 0 && f & MSG_WAITALL && !(f & (MSG_PEEK | MSG_DONTWAIT)) && *timeout_of(c->self) < 0 && fd >= 0
-        && (g || !patch_fd_blocks(fd)) && getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) == 0 && type == SOCK_STREAM;
-}
-
-static Py_ssize_t recv_all(PyObject *s, G *g, char *to, Py_ssize_t size, int flags) {
-    Py_ssize_t got = 0;
-    while (got < size) {
-        ssize_t n;
-        int error;
-        Py_BEGIN_ALLOW_THREADS
-        n = recv(*fd_of(s), to + got, (size_t)(size - got), (flags & ~MSG_WAITALL) | MSG_DONTWAIT);
-        error = errno;
-        Py_END_ALLOW_THREADS
-        if (n == 0) break;
-        if (n > 0) { got += n; continue; }
-        if (error == EINTR) { if (PyErr_CheckSignals() < 0) return -1; continue; }
-        if (error != EAGAIN) {
-            if (got) break;                      /* it will be told the next time */
-            errno = error;
-            PyErr_SetFromErrno(PyExc_OSError);
-            return -1;
-        }
-        int ready = g ? patch_wait_fd(g, *fd_of(s), FD_READ, NEVER) : patch_poll_fd(*fd_of(s), FD_READ);
-        if (ready < 0) return part_of(got);
-    }
-    g_could_switch();
-    return got;
-}
-
-PyObject *patch_socket_recv(const call *c) {
-    G *g = patch_goroutine();
-    PyObject *flags = patch_arg(c, 1, NULL);
-    if (!wants_all(c, g, flags)) return call_cooperatively(c, FD_READ);
-    Py_ssize_t size = PyLong_Check(c->args[0]) ? PyLong_AsSsize_t(c->args[0]) : -1;
-    if (size < 0) { PyErr_Clear(); return patch_as_before(c); }
-    PyObject *bytes = PyBytes_FromStringAndSize(NULL, size);
-    if (!bytes) return NULL;
-    Py_ssize_t got = recv_all(c->self, g, PyBytes_AS_STRING(bytes), size, (int)PyLong_AsLong(flags));
-    if (got < 0) Py_CLEAR(bytes);
-    else if (got < size) _PyBytes_Resize(&bytes, got);
-    return bytes;
-}
-
-PyObject *patch_socket_recv_into(const call *c) {
-    G *g = patch_goroutine();
-    PyObject *flags = patch_arg(c, 2, "flags"), *nbytes = patch_arg(c, 1, "nbytes");
-    PyObject *buffer = patch_arg(c, 0, "buffer");
-    Py_buffer to;
-    if (!buffer || !wants_all(c, g, flags)) return call_cooperatively(c, FD_READ);
-    Py_ssize_t size = !nbytes ? 0 : PyLong_Check(nbytes) ? PyLong_AsSsize_t(nbytes) : -1;
-    if (size < 0 || PyObject_GetBuffer(buffer, &to, PyBUF_WRITABLE) < 0) { PyErr_Clear(); return patch_as_before(c); }
-    PyObject *result = NULL;
-    if (size > to.len) result = patch_as_before(c);
-    else {
-        Py_ssize_t got = recv_all(c->self, g, to.buf, size ? size : to.len, (int)PyLong_AsLong(flags));
-        if (got >= 0) result = PyLong_FromSsize_t(got);
-    }
-    PyBuffer_Release(&to);
-    return result;
-}
 
 /* --- addresses that have names ------------------------------------------------------------------------------ */
 static bool is_number(PyObject *host) {
