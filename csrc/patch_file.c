@@ -1,12 +1,12 @@
 /* Buffered files: io.BufferedReader, BufferedWriter and BufferedRandom.
 
-   Such an object has a lock, which belongs to a thread; one that a thread wants and has already is an error.  To two
-   goroutines of one thread, of which one has parked in a read, that would be said wrongly.  So a goroutine makes the
-   object its own before it calls what was there before, and who comes meanwhile waits.
+   Such an object has a lock, which belongs to a thread; one that a thread wants and has already is an error.
+   To two goroutines of one thread, of which one has parked in a read, that would be said wrongly.  So a
+   goroutine makes the object its own before it calls what was there before, and who comes meanwhile waits.
 
    What must stay true:
-   - A goroutine that calls what was there before does not find the lock taken: whoever may have it, or may wait for
-     it, stands in the table here, threads too.
+   - A goroutine that calls what was there before does not find the lock taken: whoever may have it, or may
+     wait for it, stands in the table here, threads too.
    - A goroutine that has the object may call it again, and is told what it was always told.
    - A record lies in the table while somebody has the object. */
 #include "patch.h"
@@ -35,9 +35,9 @@ static record **find(bucket *b, PyObject *on) {
     return at;
 }
 
-/* --- having an object ------------------------------------------------------------------------------------- */
-/* For a goroutine, if nobody else has it; g is NULL for a thread, which waits for its lock then.  `spare` is put into
-   the table or freed. */
+/* --- having an object ---------------------------------------------------------------------------------- */
+/* For a goroutine, if nobody else has it; g is NULL for a thread, which waits for its lock then.  `spare` is
+   put into the table or freed. */
 static bool enter(PyObject *on, G *g, record *spare) {
     bucket *b = bucket_of(on);
     lock_acquire(&b->lock);
@@ -101,7 +101,7 @@ PyObject *patch_file(const call *c) {
     return result;
 }
 
-/* --- iterating over one -------------------------------------------------------------------------------------- */
+/* --- iterating over one -------------------------------------------------------------------------------- */
 static iternextfunc next_before;
 
 static PyObject *next_line(PyObject *on) {

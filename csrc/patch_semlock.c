@@ -1,11 +1,11 @@
 /* multiprocessing's locks: _multiprocessing.SemLock, a semaphore that processes share.
 
-   Another process that frees one tells nobody.  So a goroutine that waits for one asks again and again, after longer
-   and longer pauses; when it is freed in this process, the first that waits is told.
+   Another process that frees one tells nobody.  So a goroutine that waits for one asks again and again,
+   after longer and longer pauses; when it is freed in this process, the first that waits is told.
 
-   What must stay true: a recursive one belongs to a goroutine, by the number that it has as a thread.  What was there
-   before compares that with the number of the thread: it is called for one that is not this thread's, or made to look
-   as if it were, and nothing can be switched to before that is put right. */
+   What must stay true: a recursive one belongs to a goroutine, by the number that it has as a thread.  What
+   was there before compares that with the number of the thread: it is called for one that is not this
+   thread's, or made to look as if it were, and nothing can be switched to before that is put right. */
 #include "patch.h"
 #include "timer.h"
 #include <semaphore.h>
@@ -38,8 +38,9 @@ int patch_know_semlocks(void) {
     PyObject *type = module ? PyObject_GetAttrString(module, "SemLock") : NULL;
     Py_XDECREF(module);
     if (!type) { PyErr_Clear(); return 0; }      /* a Python without */
-    bool known = lies_at(type, "handle", offsetof(semlock, handle)) && lies_at(type, "kind", offsetof(semlock, kind))
-        && lies_at(type, "maxvalue", offsetof(semlock, maxvalue)) && lies_at(type, "name", offsetof(semlock, name));
+    bool known = lies_at(type, "handle", offsetof(semlock, handle))
+        && lies_at(type, "maxvalue", offsetof(semlock, maxvalue))
+        && lies_at(type, "kind", offsetof(semlock, kind)) && lies_at(type, "name", offsetof(semlock, name));
     Py_DECREF(type);
     acquire = patch_leaf("_multiprocessing.SemLock.acquire");
     release = patch_leaf("_multiprocessing.SemLock.release");
@@ -84,12 +85,12 @@ static PyObject *wait_in_turns(const call *c, G *g, int64_t ns) {
 PyObject *patch_semlock_acquire(const call *c) {
     PyObject *block = patch_arg(c, 0, "block"), *timeout = patch_arg(c, 1, "timeout");
     int waits = block && c->leaf == acquire ? PyObject_IsTrue(block) : 1;
-    double s = 0;
+    double s = LONGEST;
+    G *g = patch_goroutine();
     bool limited = timeout && timeout != Py_None && c->leaf == acquire;
     if (waits < 0) PyErr_Clear();
-    if (!patch_goroutine() || waits < 0 || (limited && !patch_seconds(timeout, &s))) return patch_as_before(c);
-    if (waits && !limited) return wait_in_turns(c, g_worker->cur, NEVER);
-    if (waits && s > 0) return wait_in_turns(c, g_worker->cur, s < LONGEST ? (int64_t)(s * 1e9 + 0.999) : NEVER);
+    if (!g || waits < 0 || (limited && !patch_seconds(timeout, &s))) return patch_as_before(c);
+    if (waits && s > 0) return wait_in_turns(c, g, s < LONGEST ? (int64_t)(s * 1e9 + 0.999) : NEVER);
     want w = { c->self, c, WHY_LOCK, take_now, may_take };
     int taken = take_now(&w);
     return taken < 0 ? NULL : PyBool_FromLong(taken);

@@ -1,16 +1,18 @@
 /* Goroutines that wait for signals: signal.sigwait and its kin, and signal.pause.
 
-   A signal that the program blocks is taken from the kernel, which tells by a descriptor when it is there.  One that
-   it does not block would run its handler, in whichever thread: for as long as somebody waits for it, ours stands
-   in its place, gives the signal to the first who takes it, and runs the other if there is nobody.
+   A signal that the program blocks is taken from the kernel, which tells by a descriptor when it is there.
+   One that it does not block would run its handler, in whichever thread: for as long as somebody waits for
+   it, ours stands in its place, gives the signal to the first who takes it, and runs the other if there is
+   nobody.
 
-   Who waits has a watch.  Its state goes from FREE to OPEN and back by who waits; from OPEN to TAKING to GIVEN by
-   the handler; from GIVEN to FREE by who waits.
+   Who waits has a watch.  Its state goes from FREE to OPEN and back by who waits; from OPEN to TAKING to
+   GIVEN by the handler; from GIVEN to FREE by who waits.
 
    What must stay true:
-   - The handler touches only atomics, `info` of a watch that it has moved to TAKING, and descriptors that are never
-     closed.  It may run in any thread, also while another thread is in here.
-   - No signal is lost: one that nobody could take, and that has no handler, is sent once more when ours has gone. */
+   - The handler touches only atomics, `info` of a watch that it has moved to TAKING, and descriptors that
+     are never closed.  It may run in any thread, also while another thread is in here.
+   - No signal is lost: one that nobody could take, and that has no handler, is sent once more when ours has
+     gone. */
 #include "patch.h"
 #include <errno.h>
 #include <signal.h>
@@ -40,7 +42,7 @@ static lock_t lock;              /* who waits, against each other */
 
 static uint64_t bit(int sig) { return (uint64_t)1 << (sig - 1); }
 
-/* --- the handler ----------------------------------------------------------------------------------------- */
+/* --- the handler --------------------------------------------------------------------------------------- */
 static void ring(int fd) {
     uint64_t one = 1;
     ssize_t ignored = write(fd, &one, sizeof one);
@@ -80,7 +82,9 @@ static void handle(int sig, siginfo_t *info, void *context) {
     errno = error;
 }
 
-static bool is_ours(const struct sigaction *a) { return a->sa_flags & SA_SIGINFO && a->sa_sigaction == handle; }
+static bool is_ours(const struct sigaction *a) {
+    return a->sa_flags & SA_SIGINFO && a->sa_sigaction == handle;
+}
 
 /* Signals that can not be handled, or come from what the thread itself does, are left alone. */
 static void put_handler(int sig) {
@@ -103,7 +107,7 @@ static bool take_handler_away(int sig) {
     return atomic_exchange(&handlers[sig].missed, false);
 }
 
-/* --- who waits ------------------------------------------------------------------------------------------- */
+/* --- who waits ----------------------------------------------------------------------------------------- */
 static watch *free_watch(void) {
     for (watch *w = watches; w < watches + WATCHES; w++)
         if (atomic_load(&w->state) == FREE) return w;
@@ -142,8 +146,8 @@ int patch_signals_begin(uint64_t mask, bool takes, int *fd) {
     lock_release(&lock);
     if (*fd >= 0) return (int)(w - watches);
     if (w) PyErr_SetFromErrno(PyExc_OSError);
-    else PyErr_Format(PyExc_RuntimeError, "%d goroutines wait for signals already: have one wait for all of them, "
-                      "and tell the others by a channel", WATCHES);
+    else PyErr_Format(PyExc_RuntimeError, "%d goroutines wait for signals already: have one wait for all of "
+                      "them, and tell the others by a channel", WATCHES);
     return -1;
 }
 
