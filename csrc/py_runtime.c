@@ -388,7 +388,8 @@ static int first_procs(void) {
 int py_runtime_add(PyObject *module) {
     g_hooks.attached = attached;
     interrupted = PyCFunction_New(&interrupted_def, NULL);
-    if (!interrupted || PyModule_AddFunctions(module, functions) < 0 || watch_collector() < 0 || watch_forks() < 0
+    if (!interrupted || PyModule_AddObjectRef(module, "interrupted", interrupted) < 0) return -1;
+    if (PyModule_AddFunctions(module, functions) < 0 || watch_collector() < 0 || watch_forks() < 0
             || hand_to("atexit", "register", &exiting_def) < 0) return -1;
     sched_procs(first_procs());
     return 0;

@@ -382,32 +382,69 @@ def test_many_are_cancelled_at_any_moment(rng):
     no_loop_here()
 
 
-def test_interrupted(program):
-    """The first Ctrl-C cancels the main task, as asyncio has it."""
-    result = program("""
-        import asyncio, os, signal
-        from gofer import go, patch, sleep
+INTERRUPT = """
+    import asyncio, os, signal, time
+    from gofer import go, patch, run, sleep
 
-        patch()
+    patch()
+    interrupts = []
 
-        async def main():
-            try:
-                await asyncio.sleep(1000)
-            except asyncio.CancelledError:
-                print("cancelled")
-                raise
+    def interrupt():
+        sleep(0.02)
+        interrupts.append(1)
+        os.kill(os.getpid(), signal.SIGINT)
 
-        def interrupt():
-            sleep(0.05)
-            os.kill(os.getpid(), signal.SIGINT)
+"""
 
+
+@pytest.mark.parametrize("how", ["main()", "run(main)"])
+def test_the_first_interrupt_cancels_the_main_task(program, how):
+    result = program(f"""{INTERRUPT}
+    async def job():
         go(interrupt)
         try:
-            asyncio.run(main())
+            await asyncio.sleep(1000)
+        except asyncio.CancelledError:
+            print("cancelled", asyncio.current_task().cancelling())
+            await asyncio.sleep(0.01)
+            print("cleaned up")
+            raise
+
+    def main():
+        before = signal.getsignal(signal.SIGINT)
+        try:
+            asyncio.run(job())
         except KeyboardInterrupt:
-            print("interrupted")
+            print("interrupted", signal.getsignal(signal.SIGINT) is before)
+
+    go(int).join()
+    {how}
     """)
-    assert result == (0, "cancelled\ninterrupted\n", "")
+    assert result == (0, "cancelled 1\ncleaned up\ninterrupted True\n", "")
+
+
+def test_the_second_interrupt_is_for_goroutine_1(program):
+    """Whichever goroutine runs when it comes."""
+    result = program(f"""{INTERRUPT}
+    def busy():
+        while len(interrupts) < 3:
+            time.sleep(0)
+
+    async def job():
+        go(busy)
+        go(interrupt)
+        try:
+            await asyncio.sleep(1000)
+        except asyncio.CancelledError:
+            go(interrupt)
+            await asyncio.sleep(1000)
+
+    try:
+        asyncio.run(job())
+    except KeyboardInterrupt:
+        print("interrupted", len(interrupts))
+    """)
+    assert result == (0, "interrupted 2\n", "")
 
 
 def test_imported_after_patch(program):
