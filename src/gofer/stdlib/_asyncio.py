@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from gofer import _core
@@ -28,14 +29,13 @@ def _begin_runners() -> Callable[[], object]:
 
     def run(self: Any, *args: Any, **kwargs: Any) -> Any:
         # It handles Ctrl-C in the main thread, if nobody else does.
-        if not _handles_interrupts():
-            return running.before(self, *args, **kwargs)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        in_main = threading.current_thread() is threading.main_thread()
+        done = in_main and _exchange_handlers(_core.interrupted, signal.default_int_handler)
         try:
             return running.before(self, *args, **kwargs)
         finally:
-            if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-                signal.signal(signal.SIGINT, _core.interrupted)
+            if done:
+                _exchange_handlers(signal.default_int_handler, _core.interrupted)
 
     def on_sigint(self: Any, *args: Any, **kwargs: Any) -> None:
         try:
@@ -54,11 +54,12 @@ def _begin_runners() -> Callable[[], object]:
     return put_all(running, interrupting, closing)
 
 
-def _handles_interrupts() -> bool:
-    return (
-        threading.current_thread() is threading.main_thread()
-        and signal.getsignal(signal.SIGINT) is _core.interrupted
-    )
+def _exchange_handlers(here: Any, other: Any) -> bool:
+    if signal.getsignal(signal.SIGINT) is not here:
+        return False
+    with suppress(ValueError):  # as asyncio does: an interpreter may have no signals
+        signal.signal(signal.SIGINT, other)
+    return True
 
 
 def _begin_uvloop() -> Callable[[], object]:
