@@ -447,6 +447,25 @@ def test_the_second_interrupt_is_for_goroutine_1(program):
     assert result == (0, "interrupted 2\n", "")
 
 
+def test_interrupts_are_taken_over_all_the_same(program):
+    """The first use of gofer is in a coroutine, when asyncio handles them."""
+    result = program("""
+        import asyncio, signal
+        from gofer import fork, patch
+
+        patch()
+
+        async def main():
+            return fork(int)
+
+        asyncio.run(main()).join()
+        handler = signal.getsignal(signal.SIGINT)
+        asyncio.run(main()).join()
+        print(handler is signal.getsignal(signal.SIGINT) is not signal.default_int_handler)
+    """)
+    assert result == (0, "True\n", "")
+
+
 def test_imported_after_patch(program):
     result = program("""
         import sys

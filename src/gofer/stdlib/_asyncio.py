@@ -30,6 +30,8 @@ def _begin_runners() -> Callable[[], object]:
     def run(self: Any, *args: Any, **kwargs: Any) -> Any:
         # It handles Ctrl-C in the main thread, if nobody else does.
         in_main = threading.current_thread() is threading.main_thread()
+        if in_main:
+            _core.current()  # takes Ctrl-C over, if this is the first use of gofer
         done = in_main and _exchange_handlers(_core.interrupted, signal.default_int_handler)
         try:
             return running.before(self, *args, **kwargs)
