@@ -297,6 +297,7 @@ static PyObject *py_exiting(PyObject *module, PyObject *unused) {
 static PyObject *py_forked(PyObject *module, PyObject *unused) {
     sched_after_fork();
     patch_forget_waiters();
+    patch_forget_files();
     Py_RETURN_NONE;
 }
 
@@ -387,7 +388,8 @@ static int first_procs(void) {
 int py_runtime_add(PyObject *module) {
     g_hooks.attached = attached;
     interrupted = PyCFunction_New(&interrupted_def, NULL);
-    if (!interrupted || PyModule_AddFunctions(module, functions) < 0 || watch_collector() < 0 || watch_forks() < 0
+    if (!interrupted || PyModule_AddObjectRef(module, "interrupted", interrupted) < 0) return -1;
+    if (PyModule_AddFunctions(module, functions) < 0 || watch_collector() < 0 || watch_forks() < 0
             || hand_to("atexit", "register", &exiting_def) < 0) return -1;
     sched_procs(first_procs());
     return 0;
