@@ -234,6 +234,9 @@ def patch_waits() -> bool:
 def patch_know_ssl(sample: Any, ref: Any, double: type, /) -> None:
     """Where in a `_SSLSocket` the weak reference to its socket lies, found from a sample."""
 
+def await_lock(lock: Any, seconds: float | None, /) -> bool:
+    """`acquire()` of a `threading.Lock` that stands for an event: called off at any moment."""
+
 def patch_end() -> None:
     """From now on everything is as before, in all goroutines."""
 
