@@ -36,7 +36,10 @@ def url():
             *["--innodb-flush-log-at-trx-commit=0", "--connect-timeout=1000"],
         ]
         with servers.serving(port, *command, cwd=folder, **options):
-            yield sqlalchemy.URL.create("mysql+pymysql", "root", "", "127.0.0.1", port, "mysql")
+            yield sqlalchemy.URL.create(
+                *["mysql+pymysql", "root", "", "127.0.0.1", port, "mysql"],
+                query={"ssl_disabled": "true"},  # it would read all authorities, for each connection
+            )
 
 
 @pytest.fixture
