@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import pytest
 
-from gofer import Cancelled, Group, cancel_scope, fork, go, gosched, patch, timeout, unpatch
+from gofer import Cancelled, Group, cancel_scope, fork, go, gosched, patch, patched, timeout, unpatch
 
 from shared import in_thread
 from shared.canary import beats_under
@@ -409,6 +409,18 @@ def test_undone(pair):
     thread.start()
     assert a.recv(1) == b"x"
     thread.join()
+
+
+def test_undone_among_objects_that_do_not_say_what_they_are(pair):
+    class Proxy:
+        @property
+        def __class__(self):
+            raise RuntimeError("there is nothing behind it")
+
+    kept = [Proxy()]
+    unpatch()
+    assert not any(patched().values())
+    del kept
 
 
 def test_errors_are_those_of_before(pair, closing):
