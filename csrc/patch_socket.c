@@ -9,7 +9,8 @@
 
    What must stay true:
    - A double never closes the descriptor.
-   - A call that has sent part of its bytes says how many, or goes on; it does not fail when it is cancelled. */
+   - A call that has sent part of its bytes and is cancelled says how many.  Only sendall can not: it fails, and
+     the connection is of no use any more, as after any other error of sendall. */
 #include "patch.h"
 #include "netpoll.h"
 #include "sched.h"
@@ -237,8 +238,9 @@ static bool take_message(const call *c, message *m) {
     return false;
 }
 
-/* How many bytes have gone, -1 with an exception.  `all`: as send(2) does on a descriptor that blocks. */
-static Py_ssize_t send_now(PyObject *s, G *g, const message *m, bool all, limit *l) {
+/* How many bytes have gone, -1 with an exception.  `all`: as send(2) does on a descriptor that blocks; `says`: the
+   caller is told how many. */
+static Py_ssize_t send_now(PyObject *s, G *g, const message *m, bool all, bool says, limit *l) {
     Py_ssize_t sent = 0;
     do {
         ssize_t n;
@@ -261,6 +263,10 @@ static Py_ssize_t send_now(PyObject *s, G *g, const message *m, bool all, limit 
         int64_t left = patch_limit_left(l);
         int ready = left ? patch_wait_fd(g, *fd_of(s), FD_WRITE, left) : 0;
         if (ready == 0) patch_timed_out("timed out");
+        if (ready < 0 && says && sent && PyErr_ExceptionMatches(rt.errors.cancelled)) {
+            PyErr_Clear();                       /* it comes again at the next wait */
+            return sent;
+        }
         if (ready <= 0) return -1;
     } while ((all || sent == 0) && sent < m->data.len);
     return sent;
@@ -273,7 +279,8 @@ static PyObject *send_cooperatively(const call *c, bool whole, PyObject *(*in_th
     int64_t timeout = *timeout_of(c->self);
     if (!g || timeout == 0 || *fd_of(c->self) < 0) return in_thread(c);
     if (!take_message(c, &m)) return patch_as_before(c);
-    Py_ssize_t sent = patch_limit(&l, g, timeout) < 0 ? -1 : send_now(c->self, g, &m, whole || timeout < 0, &l);
+    Py_ssize_t sent = -1;
+    if (patch_limit(&l, g, timeout) == 0) sent = send_now(c->self, g, &m, whole || timeout < 0, !whole, &l);
     PyBuffer_Release(&m.data);
     if (sent < 0) return NULL;
     g_could_switch();

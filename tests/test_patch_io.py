@@ -553,6 +553,18 @@ def test_more_than_there_is_room_for(pair, limit, send):
     writer.join()
 
 
+def test_send_that_is_cancelled_says_how_much_has_gone(pair, parked):
+    a, b = pair
+    with cancel_scope() as scope:
+        writer = fork(a.send, BIG)
+        parked(writer)
+        scope.cancel()
+    sent = writer.join()
+    assert 0 < sent < len(BIG)
+    a.close()
+    assert b"".join(iter(lambda: b.recv(100_000), b"")) == BIG[:sent]
+
+
 def test_a_thread_sends_all_on_what_a_goroutine_has_used(pair):
     a, b = pair
     with pytest.raises(TimeoutError):

@@ -11,6 +11,7 @@ boto3 = pytest.importorskip("boto3")
 pytest.importorskip("moto")
 pytest.importorskip("flask")
 
+MANY = 100
 CONNECTIONS = 20
 BUCKET = "bucket"
 
@@ -46,12 +47,12 @@ def test_all_at_once(client):
         reply = client.get_object(Bucket=BUCKET, Key=key)
         assert reply["Body"].read() == b"%d " % n * 1000
 
-    calls.all_at_once(call)
+    calls.all_at_once(call, MANY)
     pages = client.get_paginator("list_objects_v2").paginate(
-        Bucket=BUCKET, Prefix="all/", PaginationConfig={"PageSize": 100}
+        Bucket=BUCKET, Prefix="all/", PaginationConfig={"PageSize": 30}
     )
     assert {item["Key"] for page in pages for item in page["Contents"]} == {
-        f"all/{n}" for n in range(calls.MANY)
+        f"all/{n}" for n in range(MANY)
     }
 
 
@@ -64,4 +65,4 @@ def test_called_off(client, rng):
         assert reply["Body"].read() == b"x" * (n % 99 + 1)
 
     calls.CallingOff(rng)(call)
-    calls.all_at_once(call)
+    calls.all_at_once(call, MANY)

@@ -2,8 +2,11 @@
 
 import getpass
 import os
+import socketserver
 
 import pytest
+
+from gofer import go
 
 from shared import calls, servers
 
@@ -55,30 +58,36 @@ def client(place):
         yield client
 
 
-def test_all_at_once(client):
+@pytest.fixture
+def echo():
+    """A server that the other end of the connection can reach."""
+
+    class Echo(socketserver.BaseRequestHandler):
+        def handle(self):
+            while data := self.request.recv(1000):
+                self.request.sendall(data)
+
+    class Server(socketserver.ThreadingTCPServer):
+        request_queue_size = 1000
+
+        def process_request(self, request, client_address):
+            go(self.process_request_thread, request, client_address)
+
+    with Server(("127.0.0.1", 0), Echo) as server:
+        serving = go(server.serve_forever, 0.01)
+        yield server.server_address
+        server.shutdown()
+        serving.join()
+
+
+def test_programs(client):
     def call(n):
         _, out, err = client.exec_command(f"echo {n}; echo error {n} >&2; exit {n}")
         assert out.read() == b"%d\n" % n
         assert err.read() == b"error %d\n" % n
         assert out.channel.recv_exit_status() == n
 
-    calls.all_at_once(call, MANY)
-
-
-def test_all_waiting(client, one_worker):
-    inputs = []
-
-    def call(n):
-        with client.get_transport().open_session() as channel:
-            channel.exec_command("cat")
-            inputs.append((channel, b"for %d" % n))
-            assert channel.recv(100) == b"for %d" % n
-
-    def release():
-        for channel, message in inputs:
-            channel.sendall(message)
-
-    calls.all_waiting(call, MANY, lambda: len(inputs), release)
+    calls.all_at_once(call, 20)
 
 
 def test_files(client, tmp_path):
@@ -91,16 +100,30 @@ def test_files(client, tmp_path):
                 assert file.read() == data
         assert (tmp_path / str(n)).read_bytes() == data
 
-    calls.all_at_once(call, MANY)
+    calls.all_at_once(call, 50)
 
 
-def test_called_off(client, rng, until):
+def test_all_waiting(client, echo, one_worker):
+    channels = []
+
     def call(n):
-        with client.get_transport().open_session() as channel:
-            channel.exec_command("cat")
+        with client.get_transport().open_channel("direct-tcpip", echo, ("", 0)) as channel:
+            channels.append((channel, b"for %d" % n))
+            assert channel.recv(100) == b"for %d" % n
+
+    def release():
+        for channel, message in channels:
+            channel.sendall(message)
+
+    calls.all_waiting(call, MANY, lambda: len(channels), release)
+
+
+def test_called_off(client, echo, rng):
+    def call(n):
+        with client.get_transport().open_channel("direct-tcpip", echo, ("", 0)) as channel:
             for k in range(3):
                 channel.sendall(b"%d %d" % (n, k))
                 assert channel.recv(100) == b"%d %d" % (n, k)
 
     calls.CallingOff(rng)(call)
-    calls.all_at_once(call, calls.TOGETHER)
+    calls.all_at_once(call, MANY)

@@ -65,7 +65,7 @@ class CallingOff:
                     g.go(self._one, call, n, self._rng.random(), self._rng.choice(WAYS))
                     n += 1
             share = (self.cancelled - before) / TOGETHER
-            self._longest *= 1.3 if share > 0.7 else 0.7 if share < 0.3 else 1
+            self._longest *= 2 if share > 0.8 else 0.7 if share < 0.3 else 1
         assert self.ended
 
     def _one(self, call, n, part, way):
