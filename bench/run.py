@@ -21,6 +21,7 @@ from pathlib import Path
 
 import machine
 import report
+import serving
 from environments import BENCH, Environment, Go, last_line, say
 from operations import NOT_MEASURED, SETTINGS, Operation, Setting
 
@@ -66,6 +67,7 @@ class Runner:
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         self.seconds = 0.05 if arguments.quick else 0.15
+        self.serving_seconds = 0.5 if arguments.quick else 1.5
         self.timeout = arguments.timeout
         self.memory = machine.memory() // 2
         self.environments = {name: Environment(name) for name in ("3.13", "3.13t")}
@@ -79,23 +81,49 @@ class Runner:
     def missing(self, contender: str, setting: Setting) -> str:
         if contender == "go":
             return self.go.missing
-        return self.environments[setting.interpreter].missing.get(contender, "")
+        package = contender.partition("-")[0]
+        return self.environments[setting.interpreter].missing.get(package, "")
 
     def measure(self, contender: str, operation: Operation, setting: Setting) -> dict[str, object]:
         if reason := self.missing(contender, setting):
             return {"failed": f"not installed: {reason}"}
+        if operation.load:
+            return self.measure_server(contender, operation, setting)
         what = [operation.name, operation.kind, str(operation.n), str(self.seconds)]
         if contender == "go":
             words = [str(self.go.program), *what]
         else:
             python = self.environments[setting.interpreter].python
             words = [str(python), str(BENCH / "harness.py"), contender, *what]
-        workers = str(operation.workers)
-        env = os.environ | {"BENCH_WORKERS": workers, "GOMAXPROCS": workers}
+        env = self.env(operation)
         try:
             seconds = self.timeout * (3 if operation.kind == "million" else 1)
-            return json.loads(run_limited(words, env, seconds, self.memory).splitlines()[-1])
+            if not operation.client:
+                return json.loads(run_limited(words, env, seconds, self.memory).splitlines()[-1])
+            with serving.running([str(self.go.program), "serve", "http"], env) as server:
+                env["BENCH_PORT"] = server.port
+                return json.loads(run_limited(words, env, seconds, self.memory).splitlines()[-1])
         except (Failed, OSError, ValueError, IndexError) as error:
+            return {"failed": str(error)}
+
+    def env(self, operation: Operation) -> dict[str, str]:
+        workers = str(operation.workers)
+        return os.environ | {"BENCH_WORKERS": workers, "GOMAXPROCS": workers}
+
+    def measure_server(self, contender: str, operation: Operation, setting: Setting):
+        if self.go.missing:
+            return {"failed": f"no load without Go: {self.go.missing}"}
+        go, python = self.go.program, self.environments[setting.interpreter].python
+        words = serving.server_words(contender, python, go, serving.served_kind(operation))
+        env = self.env(operation)
+        try:
+            with serving.running(words, env) as server:
+                words = serving.load_words(go, operation, server.port, self.serving_seconds)
+                if operation.load == "idle":
+                    return serving.idle_connections(words, server, operation, self.timeout)
+                env["GOMAXPROCS"] = str(os.cpu_count())
+                return json.loads(run_limited(words, env, self.timeout, self.memory))
+        except (Failed, OSError, ValueError, subprocess.TimeoutExpired) as error:
             return {"failed": str(error)}
 
     def versions(self) -> dict[str, object]:
@@ -171,6 +199,7 @@ def arguments() -> argparse.Namespace:
 
 def main() -> None:
     given = arguments()
+    serving.allow_many_descriptors()
     runner = Runner(given)
     runner.prepare()
     started = datetime.datetime.now().astimezone()

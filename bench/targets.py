@@ -2,7 +2,19 @@
 
 from dataclasses import dataclass
 
-from operations import FREE_ONE, FREE_TWO, GIL, PEERS, Setting
+from operations import (
+    FREE_ONE,
+    FREE_TWO,
+    GIL,
+    PATCHED,
+    PEERS,
+    SERVED,
+    SERVED_BY_TWO,
+    SERVERS,
+    SERVERS_ONE,
+    SERVERS_TWO,
+    Setting,
+)
 
 
 @dataclass(frozen=True)
@@ -43,7 +55,13 @@ FREE_THREADED = 1.5  # what a build without the GIL may cost more
 
 
 def targets() -> list[Target]:
-    return [*one_worker(GIL, 1), *one_worker(FREE_ONE, FREE_THREADED), *two_workers()]
+    return [
+        *one_worker(GIL, 1),
+        *one_worker(FREE_ONE, FREE_THREADED),
+        *two_workers(),
+        *servers(),
+        *library(),
+    ]
 
 
 def one_worker(setting: Setting, allowance: float) -> list[Target]:
@@ -82,4 +100,44 @@ def two_workers() -> list[Target]:
         ),
         against_threads("chan_1000_across", "buffered channel", "chan_1000_across", "SimpleQueue"),
         against_threads("fan_out", "fan-out", "fan_out", "SimpleQueue"),
+    ]
+
+
+def servers() -> list[Target]:
+    """As speeds: how many times as fast as they."""
+
+    def faster(setting: Setting, operation: str, *peers: tuple[float, str]) -> tuple[Bound, ...]:
+        return tuple(
+            Bound(times, setting, operation, (peer,), at_least=True) for times, peer in peers
+        )
+
+    peers = ((1.5, "gevent"), (1.3, "uvloop"), (1.0, "runloom"))
+    one = [
+        Target(f"3.13: {o.title}", SERVERS, o.name, faster(SERVERS, o.name, *peers), o.unit)
+        for o in SERVED
+    ]
+    two = [
+        Target(
+            f"3.13t, two workers: {o.title}",
+            SERVERS_TWO,
+            o.name,
+            (Bound(1.6, SERVERS_ONE, o.name, ("gofer",), True, "one worker"),),
+        )
+        for o in SERVED_BY_TWO
+    ]
+    return one + two
+
+
+def library() -> list[Target]:
+    return [
+        Target(
+            f"3.13: {o.title}",
+            PATCHED,
+            o.name,
+            (
+                Bound(1.5, PATCHED, o.name, ("gevent",), at_least=True),
+                Bound(1.0, PATCHED, o.name, ("runloom",), at_least=True),
+            ),
+        )
+        for o in PATCHED.operations
     ]

@@ -28,7 +28,7 @@
 
 enum {
     STEAL_MOST = 128,
-    SPINS = 200,                   /* looks before going to sleep, where another worker may bring work */
+    SPIN_NS = 50 * 1000,           /* before going to sleep, where another worker may bring work */
 };
 
 struct sched_table sched;
@@ -267,14 +267,31 @@ static bool work_for_others(worker *w) {
     return gqueue_len(&w->fresh) || gqueue_len(&sched.shared) || somebody_to_rob(w);
 }
 
-/* Other workers may be about to bring something: sleeping and being woken takes longer than a short look. */
+static int n_awake(void) {
+    int awake = 0;
+    for (int i = 0, n = n_workers(); i < n; i++) {
+        worker *w = live_worker(i);
+        awake += w && atomic_load(&w->sleeping) != 1;      /* who was rung is about to be */
+    }
+    return awake;
+}
+
+static bool descriptors_ready(worker *w) {
+    if (LIKELY(!fds_in_use(w->fds))) return false;
+    enum poll_result found = netpoll_wait(w->poller, 0, false);
+    fds_dispatch(w);
+    return found != POLL_TIMEOUT;
+}
+
+/* Other workers may be about to bring something, and to sleep and be woken takes longer than a short look.  At
+   most half of those that are awake do this. */
 static bool spin(worker *w) {
-    if (!GOFER_FREE_THREADED || n_workers() < 2) return false;
-    int running = n_workers() - relaxed_load(&sched.idle);
-    if (2 * relaxed_load(&sched.searching) > running) return false;
-    for (int i = 0; i < SPINS; i++) {
-        if (work_for(w)) return true;
+    if (!GOFER_FREE_THREADED || n_workers() < 2 || 2 * relaxed_load(&sched.searching) > n_awake()) return false;
+    int64_t now = clock_ns(), end = now + SPIN_NS;
+    for (; now < end; now = clock_ns()) {
+        if (work_for(w) || descriptors_ready(w) || relaxed_load(&w->timers->first) <= now) return true;
         for (int k = 0; k < 16; k++) cpu_pause();
+        sched_yield();                           /* the one that was rung may be waiting for this processor */
     }
     return false;
 }
@@ -410,10 +427,7 @@ static bool is_told_to_end(worker *w) {
 static G *look(worker *w) {
     w->now = clock_ns();
     timers_run(w->timers, w->now);
-    if (UNLIKELY(fds_in_use(w->fds))) {
-        netpoll_wait(w->poller, 0, false);
-        fds_dispatch(w);
-    }
+    descriptors_ready(w);
     if (is_told_to_end(w)) return w->host;
     G *g = take_shared(w);
     return g ? g : g_pick(w);

@@ -688,19 +688,23 @@ def test_garbage_is_collected_meanwhile(gate, until):
 def test_a_call_that_is_not_waited_for_is_no_deadlock_either(program):
     """It may still wake somebody, though it has not used the library so far."""
     result = program("""
-        import time
+        import threading, time
         from gofer import *
 
         def late(ch):
+            begun.set()
             time.sleep(0.05)
             ch.send("late")
 
-        ch = Chan()
-        try:
-            with timeout(0.001):
-                blocking(late, ch)
-        except TimeoutError:
-            print(ch.recv())
+        def cancel():
+            blocking(begun.wait)
+            scope.cancel()
+
+        ch, begun = Chan(), threading.Event()
+        with cancel_scope() as scope:
+            go(cancel)
+            blocking(late, ch)
+        print(ch.recv())
         try:
             ch.recv()
         except Deadlock:

@@ -4,11 +4,13 @@ from functools import partial
 from time import perf_counter_ns
 
 import gevent
+from gevent import monkey
 from gevent.event import Event
 from gevent.lock import BoundedSemaphore
 from gevent.queue import Channel, SimpleQueue
 
 import probe
+from contenders import library
 
 USES = {
     "chan_0": "gevent.queue.Channel",
@@ -176,6 +178,20 @@ def blocking_calls(n, greenlets):
     gevent.joinall([gevent.spawn(loop, n // greenlets) for _ in range(greenlets)])
 
 
+def patched(program):
+    """The program with the standard library made cooperative."""
+
+    def function(n):
+        monkey.patch_all()
+        program(n)
+
+    return function
+
+
+def at_once(functions):
+    gevent.joinall([gevent.spawn(function) for function in functions], raise_error=True)
+
+
 OPERATIONS = {
     "spawn_1000": partial(spawn, batch=1000),
     "spawn_100000": spawn_all,
@@ -196,4 +212,5 @@ OPERATIONS = {
     "million": partial(park, frames=0),
     "blocking": partial(blocking_calls, greenlets=1),
     "blocking_100": partial(blocking_calls, greenlets=100),
+    **{name: patched(program) for name, program in library.operations(at_once).items()},
 }

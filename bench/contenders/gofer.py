@@ -12,6 +12,7 @@ from gofer import (
     fork,
     go,
     gosched,
+    patch,
     select,
     sleep,
     timeout,
@@ -20,6 +21,7 @@ from gofer.context import background, with_cancel
 from gofer.runtime import gomaxprocs
 
 import probe
+from contenders import library
 
 USES = {
     "cancel_scope": "cancel_scope",
@@ -255,6 +257,22 @@ def fork_join(n):
         task.join()
 
 
+def patched(program):
+    """The program with the standard library made cooperative."""
+
+    def function(n):
+        patch()
+        program(n)
+
+    return function
+
+
+def at_once(functions):
+    with WaitGroup() as wg:
+        for function in functions:
+            wg.go(function)
+
+
 OPERATIONS = {
     "spawn_1000": partial(spawn, batch=1000),
     "spawn_100000": spawn_all,
@@ -282,4 +300,5 @@ OPERATIONS = {
     "fan_out": fan_out,
     "fork_join_1": fork_join,
     "fork_join_2": fork_join,
+    **{name: patched(program) for name, program in library.operations(at_once).items()},
 }

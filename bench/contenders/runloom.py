@@ -4,11 +4,13 @@ from functools import partial
 from time import perf_counter_ns
 
 import runloom
+import runloom.monkey
 from runloom import Chan, WaitGroup
 from runloom.context import Background, WithCancel
 from runloom.sync import Lock
 
 import probe
+from contenders import library
 
 USES = {
     "spawn_1000": "runloom.run(1) runs the batch to its end; cheaper than its WaitGroup",
@@ -279,6 +281,29 @@ def fork_join(n):
     runloom.gather(*[probe.work] * n)
 
 
+def patched(program):
+    """The program with the standard library made cooperative."""
+
+    def function(n):
+        runloom.monkey.patch()
+        program(n)
+
+    return main_fiber(function)
+
+
+def at_once(functions):
+    wg = WaitGroup()
+    wg.add(len(functions))
+
+    def run(function):
+        function()
+        wg.done()
+
+    for function in functions:
+        runloom.fiber(partial(run, function))
+    wg.wait()
+
+
 OPERATIONS = {
     "spawn_1000": partial(spawn, batch=1000),
     "spawn_100000": spawn_all,
@@ -305,4 +330,5 @@ OPERATIONS = {
     "fan_out": main_fiber(fan_out),
     "fork_join_1": main_fiber(fork_join),
     "fork_join_2": main_fiber(fork_join),
+    **{name: patched(program) for name, program in library.operations(at_once).items()},
 }

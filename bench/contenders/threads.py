@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import probe
+from contenders import library
 
 USES = {
     "chan_0": "queue.Queue(1)",
@@ -227,6 +228,14 @@ def blocking_calls(n, callers):
         run_all([threading.Thread(target=loop, args=(n // callers,)) for _ in range(callers)])
 
 
+def at_once(functions):
+    started = [threading.Thread(target=function) for function in functions]
+    for thread in started:
+        thread.start()
+    for thread in started:
+        thread.join()
+
+
 OPERATIONS = {
     "spawn_1000": partial(spawn, batch=1000),
     "spawn_100000": spawn_all,
@@ -250,4 +259,5 @@ OPERATIONS = {
     "fan_out": fan_out,
     "fork_join_1": fork_join,
     "fork_join_2": fork_join,
+    **library.operations(at_once),
 }

@@ -1,5 +1,5 @@
 // The programs of bench/contenders in Go, and the loop of bench/harness.py:
-// `bench OPERATION KIND N SECONDS` prints a line of JSON.
+// `bench OPERATION KIND N SECONDS` prints a line of JSON.  net.go has the servers and their load.
 package main
 
 import (
@@ -364,11 +364,29 @@ func check(err error) {
 }
 
 func main() {
-	name, kind := os.Args[1], os.Args[2]
-	n, err := strconv.Atoi(os.Args[3])
+	switch name := os.Args[1]; name {
+	case "serve":
+		serve(os.Args[2])
+	case "load":
+		load(os.Args[2], os.Args[3], number(os.Args[4]), number(os.Args[5]), seconds(os.Args[6]))
+	default:
+		operate(name, os.Args[2], number(os.Args[3]), seconds(os.Args[4]))
+	}
+}
+
+func number(word string) int {
+	n, err := strconv.Atoi(word)
 	check(err)
-	seconds, err := strconv.ParseFloat(os.Args[4], 64)
+	return n
+}
+
+func seconds(word string) float64 {
+	s, err := strconv.ParseFloat(word, 64)
 	check(err)
+	return s
+}
+
+func operate(name, kind string, n int, seconds float64) {
 	if operations[name] == nil {
 		panic("no operation " + name)
 	}
