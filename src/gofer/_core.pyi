@@ -254,6 +254,12 @@ def may_wait() -> bool:
     Raises there what an operation that waits would raise at once.
     """
 
+def expect_threads() -> None:
+    """From now on plain threads can use the library, also when no descriptor is free any more.
+
+    `OSError` when none is now, `RuntimeError` when there can be no thread.
+    """
+
 def thread_rests() -> None:
     """The calling thread does only what it is given: by itself it is no hope for who waits."""
 
