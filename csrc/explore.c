@@ -173,12 +173,12 @@ static G *choose(worker *w) {
 }
 
 static void yields(G *g) {
-    if (g->worker && g->worker->choose) ex.yields = g;
+    if (g->worker && relaxed_load(&g->worker->choose)) ex.yields = g;
 }
 
 int explore_point(void) {
     worker *w = g_worker;
-    if (!w || !w->choose || w->cur->bubble != ex.b->id) return 0;
+    if (!w || !relaxed_load(&w->choose) || w->cur->bubble != ex.b->id) return 0;
     g_could_switch();
     if (!ex.result.overran) return 0;
     PyErr_SetNone(rt.errors.cancelled);
@@ -215,9 +215,7 @@ int explore_begin(const explore_plan *plan) {
         ex.changes[i] = rng_below(&ex.rng, plan->length ? plan->length : 1);
     ex.rng_before = ex.w->rng;
     ex.w->rng = spread(~plan->seed);         /* whatever else is left to chance */
-    ex.w->choose = choose;
-    g_hooks.yields = yields;
-    g_hooks.chooses = chooses;
+    relaxed_store(&ex.w->choose, choose);
     relaxed_store(&g_exploring, true);
     return 0;
 }
@@ -225,7 +223,7 @@ int explore_begin(const explore_plan *plan) {
 explore_result explore_end(void) {
     explore_result result = ex.result;
     relaxed_store(&g_exploring, false);
-    ex.w->choose = NULL;
+    relaxed_store(&ex.w->choose, NULL);
     ex.w->rng = ex.rng_before;
     mem_free(ex.plan.prefix);
     mem_free(ex.ranks);
@@ -233,4 +231,9 @@ explore_result explore_end(void) {
     Py_DECREF(ex.b);
     atomic_store(&busy, 0);
     return result;
+}
+
+void explore_init(void) {
+    g_hooks.yields = yields;
+    g_hooks.chooses = chooses;
 }

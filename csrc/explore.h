@@ -29,6 +29,8 @@ typedef struct explore_result {
     bool overran, short_of_memory;
 } explore_result;
 
+/* Supplies g_hooks.yields and chooses. */
+void explore_init(void);
 /* From here on, of the goroutines of the caller's bubble one at a time runs, and the plan says which; the
    plan is taken over.  -1 with RuntimeError when one is under way, or the caller is in no bubble or on no
    worker. */

@@ -278,8 +278,8 @@ static inline bool tick(worker *w) {
 }
 
 static inline G *pick(worker *w) {
-    if (UNLIKELY(w->choose != NULL)) {
-        G *g = w->choose(w);
+    if (UNLIKELY(relaxed_load(&w->choose) != NULL)) {
+        G *g = relaxed_load(&w->choose)(w);
         if (g) return g;
     }
     if (!tick(w)) {
@@ -308,7 +308,9 @@ static bool unlink_from(gqueue *q, G *g) {
     for (G *x; (x = gqueue_pop(q)); )
         if (x == g) found = true;
         else gqueue_push(&rest, x);
-    *q = rest;
+    q->head = rest.head;
+    q->tail = rest.tail;
+    relaxed_store((_Atomic(uint32_t) *)&q->n, rest.n);       /* others look without the lock */
     return found;
 }
 
@@ -324,7 +326,7 @@ bool g_unqueue(worker *w, G *g) {
 
 void g_ready(G *g) {
     worker *w = g->worker;
-    if (UNLIKELY(g->bubble)) g_hooks.woken(g);
+    if (UNLIKELY(relaxed_load(&g->bubble))) g_hooks.woken(g);
     if (LIKELY(w == g_worker && w)) {
         if (!w->next) { relaxed_store(&g->state, G_RUNNABLE); w->next = g; }
         else queue_ready(w, g);
@@ -428,7 +430,7 @@ static void tidy(worker *w) {
 void g_settle_slow(G *g) {
     uint8_t bits = relaxed_load(&g->pending);
     if (UNLIKELY(bits & P_INTERRUPT)) interrupt_again();
-    if (UNLIKELY(bits & P_KILL && !g->kills)) exit_soon(g->worker, g);
+    if (UNLIKELY(bits & P_KILL && !g->kills && !g->holds_end)) exit_soon(g->worker, g);
     tidy(g->worker);
 }
 
@@ -535,7 +537,7 @@ static int call_before_wait(G *g) {
 static NOINLINE int pending_error(G *g) {
     if (UNLIKELY(relaxed_load(&g->pending) & P_BEFORE) && call_before_wait(g) < 0) return -1;
     uint8_t bits = relaxed_load(&g->pending);
-    if (bits & P_KILL) {
+    if (bits & P_KILL && !g->holds_end) {
         if (g->worker->async_exit) exit_now(g->worker);
         if (++g->kills > KILLS) abandon(g);
         PyErr_SetNone(rt.errors.exit);
@@ -547,6 +549,18 @@ static NOINLINE int pending_error(G *g) {
         return -1;
     }
     return (bits & P_CANCEL) && g_hooks.is_cancelled(g) ? cancelled_error(g) : 0;
+}
+
+int g_hold_end(G *g) {
+    worker *w = g->worker;
+    if (w && UNLIKELY(w->async_exit) && ps_async_waits(w->ts) && pending_error(g) < 0) return -1;
+    g->holds_end++;
+    return 0;
+}
+
+void g_release_end(G *g) {
+    if (--g->holds_end || !g->worker || g->kills) return;
+    if (UNLIKELY(relaxed_load(&g->pending) & P_KILL)) exit_soon(g->worker, g);
 }
 
 int g_wait_check(G *g) {
@@ -604,11 +618,11 @@ static NOINLINE enum wake park_thread(G *g) {
         Py_END_ALLOW_THREADS
         if (s == PY_LOCK_ACQUIRED) break;
         if (word_move(&g->wait, W_WAITING, W_SIGNAL)) {         /* nobody will release the lock now */
-            if (UNLIKELY(g->bubble)) g_hooks.woken(g);
+            if (UNLIKELY(relaxed_load(&g->bubble))) g_hooks.woken(g);
             break;
         }
     }
-    if (UNLIKELY(g->bubble)) g_hooks.resumed(g);
+    if (UNLIKELY(relaxed_load(&g->bubble))) g_hooks.resumed(g);
     enum wake why = relaxed_load(&g->wait);
     relaxed_store(&g->wait, W_NONE);
     relaxed_store(&g->state, G_RUNNING);
@@ -620,7 +634,7 @@ static NOINLINE enum wake park_thread(G *g) {
 static NOINLINE enum wake park_in_place(worker *w, G *g, G *next) {
     unpick(w, next);
     if (word_move(&g->wait, W_WAITING, W_NOMEM)) {
-        if (UNLIKELY(g->bubble)) g_hooks.woken(g);
+        if (UNLIKELY(relaxed_load(&g->bubble))) g_hooks.woken(g);
         return W_NOMEM;
     }
     while (!g_unqueue(w, g)) {}
@@ -640,14 +654,14 @@ enum wake g_park(G *g, enum wait_reason reason, PyObject *on) {
         return W_CANCEL;
     }
 #endif
-    if (UNLIKELY(g->bubble)) g_hooks.blocked(g);
+    if (UNLIKELY(relaxed_load(&g->bubble))) g_hooks.blocked(g);
     if (UNLIKELY(!w)) return park_thread(g);
     g->since = clock_coarse_ns();
     G *next = pick(w);
     enum wake why;
     if (UNLIKELY(next != g && !switch_to(w, g, next))) why = park_in_place(w, g, next);
     else why = relaxed_load(&g->wait);
-    if (UNLIKELY(g->bubble)) g_hooks.resumed(g);
+    if (UNLIKELY(relaxed_load(&g->bubble))) g_hooks.resumed(g);
     relaxed_store(&g->state, G_RUNNING);
     g->on = NULL;
     relaxed_store(&g->wait, W_NONE);
@@ -670,7 +684,7 @@ _Atomic(bool) g_exploring;
 
 void g_switch_anyway(void) {
     worker *w = g_worker;
-    if (w && !g_collecting && !PyErr_Occurred() && !ps_finalizing() && (w->choose || (HOSTILE && rng_below(&w->rng, 2))))
+    if (w && !g_collecting && !PyErr_Occurred() && !ps_finalizing() && (relaxed_load(&w->choose) || (HOSTILE && rng_below(&w->rng, 2))))
         g_step_aside(w->cur);
 }
 
@@ -731,8 +745,8 @@ void g_idle(G *g) {
 /* Who goes on after one that has ended: the idler rather than nobody, so that a worker does not sleep with
    what may be the last reference to that one. */
 static G *successor(worker *w) {
-    if (UNLIKELY(w->choose != NULL)) {
-        G *g = w->choose(w);
+    if (UNLIKELY(relaxed_load(&w->choose) != NULL)) {
+        G *g = relaxed_load(&w->choose)(w);
         if (g) return g;
     }
     if (!tick(w)) {

@@ -118,6 +118,7 @@ struct G {
     word_t shielded;             /* from that, by a shield of its own; only the goroutine changes it */
     bool deaf;                   /* it waits, and is not to hear of a cancellation yet */
     uint16_t kills;
+    uint8_t holds_end;           /* how often g_hold_end: it has taken what nobody else could give back */
     uint8_t refused;             /* Cancelled that it got and was not ended by; begins again at 1 */
     uint16_t locks;              /* of its thread, that it has not unlocked yet */
     uint32_t stamp;              /* order among the queues of a worker */
@@ -126,7 +127,7 @@ struct G {
     int64_t since;               /* when it began to wait, by the coarse clock */
     PyObject *on;                /* what it waits for: borrowed, its own frames hold it */
     node all;                    /* its worker's list of started goroutines */
-    uint32_t bubble;             /* it is in, 0 for none: scope_bubble.c */
+    _Atomic(uint32_t) bubble;    /* it is in, 0 for none: scope_bubble.c; others look too, to join it */
     scope *scope;                /* the innermost cancel scope it is in, NULL for none: scope.c */
     node in_scope;
     /* what it runs */
@@ -185,6 +186,8 @@ struct bubble;
 
 enum { LOOK_AROUND = 61 };       /* every so many picks a worker looks at its timers and at the others first */
 
+typedef G *(*choose_fn)(worker *);
+
 /* A thread that runs goroutines.  Other threads touch `fresh` (under its lock), `inbox`, `sleeping`,
    `stop` and the timers (under their lock), and read what is atomic; `ts` and `ident` while it is live.
    The rest is its own. */
@@ -210,6 +213,7 @@ struct worker {
     struct timers *timers;
     struct poller *poller;
     struct fd_table *fds;        /* who waits for which descriptor */
+    PyObject *spare;             /* bytes to read into, see patch_recv.c; or NULL */
     pool pool;
     G *graveyard;                /* ended, reference not dropped yet */
     G *free;                     /* dead Goroutine objects */
@@ -221,7 +225,7 @@ struct worker {
     site *sites;
     const site *last_site, *last_ours;
     uint64_t rng;
-    G *(*choose)(worker *);      /* explore.c: takes the next one out of the queues, or NULL; usually not set */
+    _Atomic(choose_fn) choose;   /* explore.c: takes the next one out of the queues, or NULL; usually not set */
     uint64_t control;            /* how goroutines round at their start, see switch.h */
     int c_depth;
     int index;
@@ -254,6 +258,7 @@ extern struct g_hooks {
     void (*left)(G *);                     /* one that is in a scope has ended */
     bool (*is_cancelled)(G *);             /* the calling goroutine; puts P_CANCEL right */
     void (*after_fork)(G *);               /* in the child, before `left`, for one that is lost */
+    void (*succeed)(G *heir, G *);         /* the caller is another one from now on, and in the same scopes */
     /* scope_bubble.c, for one that is in a bubble: */
     void (*blocked)(G *);                  /* the calling goroutine is about to wait */
     void (*woken)(G *);                    /* one that has waited, or is about to, can run */
@@ -308,10 +313,12 @@ static inline G *g_self(void) {
 /* In which bubble what the caller makes is. */
 static inline uint32_t g_bubble_here(void) {
     G *g = g_self_quick();
-    return g ? g->bubble : 0;
+    return g ? relaxed_load(&g->bubble) : 0;
 }
 /* Whether only g's own bubble can end a wait for something of that one. */
-static inline bool g_is_of(const G *g, uint32_t bubble) { return bubble == g->bubble || bubble == EVERY_BUBBLE; }
+static inline bool g_is_of(const G *g, uint32_t bubble) {
+    return bubble == relaxed_load(&g->bubble) || bubble == EVERY_BUBBLE;
+}
 
 /* --- starting ----------------------------------------------------------------------------------------- */
 /* A new goroutine for fn(*args), not queued; NULL with an exception.  args as in a vectorcall. */
@@ -354,6 +361,11 @@ static inline void g_settle(G *g) {
    handled), -1 with the exception to raise. */
 int g_wake_error(G *g, enum wake why);
 
+/* Until g_release_end no GoroutineExit reaches the calling goroutine, wherever it is; 0, or -1 with one that was on
+   its way. */
+int g_hold_end(G *g);
+void g_release_end(G *g);
+
 /* Claims a waiting goroutine. */
 static inline bool g_claim(G *g, enum wake why) { return word_move(&g->wait, W_WAITING, why); }
 /* Makes a goroutine that the caller has claimed runnable, on its own worker or thread. */
@@ -395,7 +407,7 @@ int g_adopt_thread(worker *w);
 /* The next goroutine of this worker's own queues and inbox; NULL when there is none. */
 G *g_pick(worker *w);
 /* Whether it takes fresh goroutines out of queues; when not, those in its own are for others. */
-static inline bool g_may_start(worker *w) { return LIKELY(!relaxed_load(&w->locked)) || w->choose; }
+static inline bool g_may_start(worker *w) { return LIKELY(!relaxed_load(&w->locked)) || relaxed_load(&w->choose); }
 /* Puts a fresh goroutine into the worker's queue. */
 void g_queue_fresh(worker *w, G *g);
 /* Moves everything from the inbox to the ready queue. */

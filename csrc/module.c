@@ -53,8 +53,9 @@ static int exec(PyObject *module) {
     if (ps_init() < 0 || take_errors() < 0) return -1;
     pool_install();
     return sched_init() < 0 || py_g_add(module) < 0 || py_chan_add(module) < 0 || py_time_add(module) < 0
-        || py_sync_add(module) < 0 || py_scope_add(module) < 0 || py_explore_add(module) < 0 || py_io_add(module) < 0
-        || py_patch_add(module) < 0 || py_runtime_add(module) < 0 || show_frames_to_collector() < 0 ? -1 : 0;
+        || py_sync_add(module) < 0 || py_scope_add(module) < 0 || py_branch_add(module) < 0 || py_explore_add(module) < 0
+        || py_io_add(module) < 0 || py_patch_add(module) < 0 || py_runtime_add(module) < 0
+        || show_frames_to_collector() < 0 ? -1 : 0;
 }
 
 static PyModuleDef_Slot slots[] = {

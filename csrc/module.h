@@ -6,7 +6,7 @@
 #include "g.h"
 #include "chan.h"
 
-extern PyTypeObject SendChan_Type, RecvChan_Type, Timer_Type, WaitGroup_Type, Mutex_Type, Semaphore_Type;
+extern PyTypeObject SendChan_Type, RecvChan_Type, Timer_Type, WaitGroup_Type, Mutex_Type, Semaphore_Type, Branch_Type;
 
 /* Each adds its types and functions; 0, or -1 with an exception. */
 int py_g_add(PyObject *module);
@@ -14,6 +14,7 @@ int py_chan_add(PyObject *module);
 int py_time_add(PyObject *module);
 int py_sync_add(PyObject *module);
 int py_scope_add(PyObject *module);
+int py_branch_add(PyObject *module);
 int py_explore_add(PyObject *module);
 int py_io_add(PyObject *module);
 int py_patch_add(PyObject *module);

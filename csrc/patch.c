@@ -29,8 +29,8 @@
     X(queue_put, "queue", "_queue", "SimpleQueue", "put", patch_queue_put) \
     X(queue_put_nowait, "queue", "_queue", "SimpleQueue", "put_nowait", patch_queue_put) \
     X(sock_accept, "socket", "_socket", "socket", "_accept", patch_socket_read) \
-    X(sock_recv, "socket", "_socket", "socket", "recv", patch_socket_read) \
-    X(sock_recv_into, "socket", "_socket", "socket", "recv_into", patch_socket_read) \
+    X(sock_recv, "socket", "_socket", "socket", "recv", patch_socket_recv) \
+    X(sock_recv_into, "socket", "_socket", "socket", "recv_into", patch_socket_recv_into) \
     X(sock_recvfrom, "socket", "_socket", "socket", "recvfrom", patch_socket_read) \
     X(sock_recvfrom_into, "socket", "_socket", "socket", "recvfrom_into", patch_socket_read) \
     X(sock_recvmsg, "socket", "_socket", "socket", "recvmsg", patch_socket_read) \

@@ -148,6 +148,8 @@ PyObject *patch_rlock_release_save(const call *c);
 PyObject *patch_rlock_acquire_restore(const call *c);
 PyObject *patch_socket_read(const call *c);
 PyObject *patch_socket_write(const call *c);
+PyObject *patch_socket_recv(const call *c);
+PyObject *patch_socket_recv_into(const call *c);
 PyObject *patch_socket_send(const call *c);
 PyObject *patch_socket_sendall(const call *c);
 PyObject *patch_socket_connect(const call *c);

@@ -222,6 +222,7 @@ PyObject *patch_os_close(const call *c) {
 }
 
 /* --- send, sendall ----------------------------------------------------------------------------------------- */
+enum { SHORT = 16 * 1024 };
 typedef struct { Py_buffer data; int flags; } message;
 
 /* false, without an exception: wrong, as what was there before will say. */
@@ -238,17 +239,26 @@ static bool take_message(const call *c, message *m) {
     return false;
 }
 
+/* As send(2) with MSG_DONTWAIT.  The interpreter is not released for what is short, see patch_recv.c. */
+static ssize_t send_some(int fd, const char *data, size_t n, int flags) {
+    if (n <= SHORT) return send(fd, data, n, flags | MSG_DONTWAIT);
+    ssize_t sent;
+    int error;
+    Py_BEGIN_ALLOW_THREADS
+    sent = send(fd, data, n, flags | MSG_DONTWAIT);
+    error = errno;
+    Py_END_ALLOW_THREADS
+    errno = error;
+    return sent;
+}
+
 /* How many bytes have gone, -1 with an exception.  `all`: as send(2) does on a descriptor that blocks; `says`: the
    caller is told how many. */
 static Py_ssize_t send_now(PyObject *s, G *g, const message *m, bool all, bool says, limit *l) {
     Py_ssize_t sent = 0;
     do {
-        ssize_t n;
-        int error;
-        Py_BEGIN_ALLOW_THREADS
-        n = send(*fd_of(s), (char *)m->data.buf + sent, (size_t)(m->data.len - sent), m->flags | MSG_DONTWAIT);
-        error = errno;
-        Py_END_ALLOW_THREADS
+        ssize_t n = send_some(*fd_of(s), (char *)m->data.buf + sent, (size_t)(m->data.len - sent), m->flags);
+        int error = errno;
         if (n >= 0) {
             sent += n;
             if (PyErr_CheckSignals() < 0) return -1;

@@ -110,4 +110,7 @@ static PyMethodDef functions[] = {
     {NULL},
 };
 
-int py_explore_add(PyObject *module) { return PyModule_AddFunctions(module, functions); }
+int py_explore_add(PyObject *module) {
+    explore_init();
+    return PyModule_AddFunctions(module, functions);
+}

@@ -390,7 +390,21 @@ PyTypeObject Task_Type = {
     .tp_methods = task_methods,
 };
 
+static PyObject *py_hold_end(PyObject *module, PyObject *unused) {
+    G *g = g_self();
+    if (!g || g_hold_end(g) < 0) return NULL;
+    Py_RETURN_NONE;
+}
+
+static PyObject *py_release_end(PyObject *module, PyObject *unused) {
+    G *g = g_self_quick();
+    if (g && g->holds_end) g_release_end(g);
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef functions[] = {
+    {"hold_end", py_hold_end, METH_NOARGS, NULL},
+    {"release_end", py_release_end, METH_NOARGS, NULL},
     {"go", FAST(py_go), METH_FASTCALL | METH_KEYWORDS,
      "go($module, fn, /, *args, **kwargs)\n--\n\n"
      "Start fn(*args, **kwargs) as a goroutine and return its Goroutine.\n\n"

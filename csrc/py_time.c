@@ -146,7 +146,7 @@ static PyObject *py_stop(Timer *self, PyObject *unused) {
 static timers *timers_to_reset(Timer *self) {
     G *g = g_self();
     if (!g) return NULL;
-    if (LIKELY(self->bubble == g->bubble)) return timers_of(g);
+    if (LIKELY(self->bubble == relaxed_load(&g->bubble))) return timers_of(g);
     if (!self->bubble) return timers_outside(g);
     PyErr_SetString(PyExc_RuntimeError, "reset() of a timer outside of the bubble in which it was made: "
                                         "it lives by the clock of that one");

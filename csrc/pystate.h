@@ -22,6 +22,7 @@
 #endif
 #ifdef Py_GIL_DISABLED
 #  include "internal/pycore_critical_section.h"
+#  include "internal/pycore_object.h"
 #endif
 
 #if PY_VERSION_HEX < 0x030B0000 || PY_VERSION_HEX >= 0x03100000
@@ -95,6 +96,28 @@ static inline PyObject *fnref_get(fnref r) { return r; }
 static inline void fnref_close(fnref r) { Py_DECREF(r); }
 #endif
 
+/* --- pointers that are no references -------------------------------------------------------------- */
+/* A new reference to what such a pointer leads to; false: it has none left and is about to go.  The caller sees
+   to it that the memory is still there, and who made the object has said that this may happen. */
+static inline bool ps_try_incref(PyObject *o) {
+#if PY_VERSION_HEX >= 0x030E0000
+    return PyUnstable_TryIncRef(o);
+#elif defined(Py_GIL_DISABLED)
+    return _Py_TryIncref(o);
+#else
+    return Py_REFCNT(o) > 0 ? (Py_INCREF(o), true) : false;
+#endif
+}
+static inline void ps_allow_try_incref(PyObject *o) {
+#if PY_VERSION_HEX >= 0x030E0000
+    PyUnstable_EnableTryIncRef(o);
+#elif defined(Py_GIL_DISABLED)
+    _PyObject_SetMaybeWeakref(o);
+#else
+    (void)o;
+#endif
+}
+
 /* --- once at import ----------------------------------------------------------------------------- */
 /* 0, or -1 with ImportError when this interpreter's collector is not as we know it. */
 int ps_init(void);
@@ -133,6 +156,10 @@ void ps_raise_async(PyThreadState *ts, PyObject *class);
 
 /* Takes back a ps_raise_async that has not been delivered. */
 void ps_forget_async(PyThreadState *ts);
+/* Whether it has not been delivered. */
+static inline bool ps_async_waits(PyThreadState *ts) {
+    return __atomic_load_n(&ts->async_exc, __ATOMIC_RELAXED) != NULL;
+}
 
 bool ps_finalizing(void);
 bool ps_is_main_thread(void);

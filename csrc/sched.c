@@ -64,6 +64,7 @@ static void worker_main(void *arg) {
         atomic_fetch_sub(&sched.searching, 1);
         w->idler = w->host;
         g_idle(w->host);
+        Py_CLEAR(w->spare);
         pool_use(NULL);
         g_worker = NULL;
         lock_acquire(&sched.lock);               /* the keeper may be looking at w->ts */
@@ -212,13 +213,13 @@ static G *take_shared(worker *w) {
 static bool may_steal(const worker *w) { return w->index < n_starters(); }
 
 static bool can_be_robbed(worker *w, worker *victim) {
-    return victim && victim != w && !victim->choose && gqueue_len(&victim->fresh);
+    return victim && victim != w && !relaxed_load(&victim->choose) && gqueue_len(&victim->fresh);
 }
 
-/* Half of another's unstarted goroutines become ours. */
+/* Half of another's unstarted goroutines become ours, unless it has begun to explore. */
 static void rob(worker *w, worker *victim) {
     lock_acquire(&victim->fresh_lock);
-    uint32_t n = (victim->fresh.n + 1) / 2;
+    uint32_t n = relaxed_load(&victim->choose) ? 0 : (victim->fresh.n + 1) / 2;
     if (n > STEAL_MOST) n = STEAL_MOST;
     for (uint32_t i = 0; i < n; i++) gqueue_push(&w->hand, gqueue_pop(&victim->fresh));
     lock_release(&victim->fresh_lock);

@@ -42,7 +42,8 @@ static size_t kill_of_worker(worker *w, uint32_t run) {
         if (g->run != run || g->kind == KIND_HOST || g == rt.main || g->abandoned || g_is_dead(g)) continue;
         n++;
         g_disturb(g, P_KILL, W_KILL);
-        if (w != g_worker && g == w->cur && relaxed_load(&g->state) == G_RUNNING && !g->kills) kill_running(w, g);
+        bool running = w != g_worker && g == w->cur && relaxed_load(&g->state) == G_RUNNING;
+        if (running && !g->kills && !g->holds_end) kill_running(w, g);
     }
     return n;
 }
@@ -172,31 +173,26 @@ static void keep_worker(worker *w) {
     w->is_main_thread = true;
     w->ident = PyThread_get_thread_ident();
     sched.all[0] = w;
+    atomic_store(&sched.n, 1);
     rt.main = w->cur;
     rt.main->id = 1;
     rt.main->run = rt.run;
     if (worker_make_idler(w) < 0) PyErr_Clear();
 }
 
-void sched_after_fork(void) {
-    worker *me = g_worker;
-    ps_after_fork();
-    lock_reset(&sched.lock);
-    sched.exiting = false;
-    lock_reset(&rt.lock);
-    if (me) g_hooks.after_fork(me->cur);
-    for (int i = 0; i < n_workers(); i++) {
-        worker *w = sched.all[i];
-        sched.all[i] = NULL;
-        if (!w) continue;
-        lose_worker(w, me ? me->cur : NULL);
-        if (me && w != me) timers_move(w->timers, me->timers);
-    }
-    lose_queue(&sched.shared);
-    worker *k = atomic_exchange(&sched.keeper, NULL);
-    if (k && me) timers_move(k->timers, me->timers);
+/* The calling thread ran no goroutines: it is the main thread now, and goes on as goroutine 1. */
+static worker *succeed_thread(G *thread) {
+    g_thread = NULL;
+    G *heir = g_self();
+    if (heir) g_hooks.succeed(heir, thread);
+    else PyErr_Clear();                          /* then it is in no scope, and no timer fires */
+    lose(thread);
+    return heir ? heir->worker : NULL;
+}
+
+static void forget_the_others(void) {
     atomic_store(&sched.keeper_rests, 0);
-    atomic_store(&sched.n, me ? 1 : 0);
+    atomic_store(&sched.n, 0);
     atomic_store(&sched.idle, 0);
     atomic_store(&sched.searching, 0);
     atomic_store(&sched.threads, 0);
@@ -206,6 +202,29 @@ void sched_after_fork(void) {
     atomic_fetch_add(&sched.epoch, 1);
     atomic_store(&sched.locked, 0);
     rt.main = NULL;
-    if (g_thread) { lose(g_thread); g_thread = NULL; }
+}
+
+void sched_after_fork(void) {
+    worker *me = g_worker, *lost[MAX_WORKERS + 1];
+    G *self = g_self_quick();
+    int n = 0;
+    ps_after_fork();
+    lock_reset(&sched.lock);
+    sched.exiting = false;
+    lock_reset(&rt.lock);
+    if (self) g_hooks.after_fork(self);
+    for (int i = 0; i < n_workers(); i++) {
+        worker *w = sched.all[i];
+        sched.all[i] = NULL;
+        if (!w) continue;
+        lose_worker(w, self);
+        if (w != me) lost[n++] = w;
+    }
+    lose_queue(&sched.shared);
+    worker *k = atomic_exchange(&sched.keeper, NULL);
+    if (k) lost[n++] = k;
+    forget_the_others();
     if (me) keep_worker(me);
+    else if (self) me = succeed_thread(self);
+    while (n && me) timers_move(lost[--n]->timers, me->timers);
 }

@@ -341,10 +341,22 @@ static void after_fork(G *g) {
     }
 }
 
+static void succeed(G *heir, G *g) {
+    scope *innermost = g->scope;
+    if (!innermost) return;
+    for (scope *s = innermost; s && owns(g, s); s = s->parent) relaxed_store(&s->owner, heir);
+    if (g->bubble) bubble_succeed(innermost->bubble, heir, g);
+    part(g);
+    join(innermost, heir);
+    atomic_store(&heir->shielded, relaxed_load(&g->shielded));
+    Py_DECREF(innermost);                        /* g's */
+}
+
 void scope_init(void) {
     g_hooks.inherit = inherit;
     g_hooks.left = left;
     g_hooks.is_cancelled = is_cancelled;
     g_hooks.after_fork = after_fork;
+    g_hooks.succeed = succeed;
     bubble_init();
 }

@@ -31,7 +31,7 @@ struct scope {
     waitgroup tasks;             /* started with scope_start_in that have not ended */
 };
 
-/* Supplies g_hooks.inherit, left, is_cancelled and after_fork. */
+/* Supplies g_hooks.inherit, left, is_cancelled, after_fork and succeed. */
 void scope_init(void);
 /* Before anything else, in zeroed memory. */
 void scope_prepare(scope *s);
@@ -81,6 +81,8 @@ int bubble_join(bubble *b);
 int bubble_leave(bubble *b, PyObject *error);
 /* Its root is in it no more. */
 void bubble_abandon(bubble *b, G *g);
+/* Its root goes on as another one. */
+void bubble_succeed(bubble *b, G *heir, G *g);
 /* In the child of a fork, for each of its goroutines, the survivor first. */
 void bubble_after_fork(bubble *b, G *g, bool survives);
 /* Waits until the others are durably blocked; 0, or -1 with an exception. */

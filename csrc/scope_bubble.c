@@ -216,6 +216,14 @@ void bubble_abandon(bubble *b, G *g) {
     else not_busy(b);
 }
 
+void bubble_succeed(bubble *b, G *heir, G *g) {
+    heir->bubble = g->bubble;
+    g->bubble = 0;
+    lock_acquire(&b->lock);
+    if (b->root == g) b->root = heir;
+    lock_release(&b->lock);
+}
+
 void bubble_after_fork(bubble *b, G *g, bool survives) {
     lock_reset(&spare_lock);
     lock_reset(&b->lock);

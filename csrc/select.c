@@ -119,7 +119,7 @@ static Py_ssize_t select_locked(select_case *cases, Py_ssize_t n, bool wait, PyO
         *closed = false;
         lock_all(order, m);
         Py_ssize_t found = -1;
-        if (UNLIKELY(relaxed_load(&g_exploring)) && g_worker && g_worker->choose) {
+        if (UNLIKELY(relaxed_load(&g_exploring)) && g_worker && relaxed_load(&g_worker->choose)) {
             found = explored(cases, n);
             if (found >= 0) try_case(&cases[found], value, closed, &wake);
         }

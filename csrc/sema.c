@@ -140,7 +140,7 @@ static NOINLINE int mutex_lock_slow(mutex *m, G *g, PyObject *self) {
         if (g_wait_begin(g) < 0) break;
         lock_acquire(&m->lock);
         word_set_bits(&m->state, MUTEX_WAITERS);        /* from here on unlock takes the lock */
-        bool starved = since && clock_ns() - since > STARVING_NS && !g->bubble;
+        bool starved = since && clock_ns() - since > STARVING_NS && !relaxed_load(&g->bubble);
         if ((!m->starving || woken) && !(relaxed_load(&m->state) & MUTEX_LOCKED)
                 && g_claim(g, W_NONE)) {
             word_set_bits(&m->state, MUTEX_LOCKED);
@@ -280,7 +280,7 @@ int sema_join(G *target) {
             return 0;
         }
         waitq_push(&target->joiners, &g->w);
-        g->durable = g_is_of(g, target->bubble);         /* in the lock: it forgets that at its end */
+        g->durable = g_is_of(g, relaxed_load(&target->bubble));         /* in the lock: it forgets that at its end */
         lock_release(&target->lock);
         enum wake why = g_park(g, WHY_JOIN, (PyObject *)target);
         if (LIKELY(why == W_READY)) { g_settle(g); return 0; }

@@ -79,7 +79,7 @@ static bool put_in(timers *h, timer *t) {
 }
 
 timers *timers_of(G *g) {
-    return UNLIKELY(g->bubble) ? g_hooks.bubble_timers(g) : timers_outside(g);
+    return UNLIKELY(relaxed_load(&g->bubble)) ? g_hooks.bubble_timers(g) : timers_outside(g);
 }
 
 timers *timers_outside(G *g) {

@@ -24,6 +24,7 @@ from typing import NamedTuple
 import pytest
 
 from gofer import current, gosched, runtime, sleep
+from gofer.time import now
 
 SLOWER = float(os.environ.get("GOFER_TEST_SLOWER", "1"))
 PROGRAM_SECONDS = 100
@@ -206,3 +207,18 @@ def program(tmp_path):
         return Outcome(process.returncode, out, err)
 
     return execute
+
+
+# --- time ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def elapsed():
+    """`elapsed()` is how much time has passed, for the caller, since the test began to use it."""
+    start = []
+
+    def since():
+        start.extend([now()] if not start else [])
+        return now() - start[0]
+
+    return since

@@ -34,6 +34,7 @@ C_ROOMS = {
     "chan": {"base", "g"},
     "select": {"base", "g", "chan"},
     "scope": {"base", "g", "timer", "sema"},
+    "branch": {"base", "pystate"},
     "explore": {"base", "g", "scope"},
     "netpoll": {"base", "g", "timer"},
     "sched": {"base", "g", "timer", "netpoll"},

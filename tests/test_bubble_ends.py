@@ -34,10 +34,10 @@ from gofer.testing import bubble, wait
 from gofer.time import now
 
 from shared import Token, in_thread
+from shared.bubbles import HOUR
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
-HOUR = 3600
 ASLEEP = "all goroutines of the bubble are asleep"
 OVER = "the bubble's block has ended"
 

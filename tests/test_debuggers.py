@@ -365,6 +365,7 @@ LOOKS = {
     """,
 }
 
+
 # Free-threaded CPython lets threads use a profiler or a trace function while another takes it away:
 # programs of threads that do the same end in a crash or an endless loop.
 def workers_for(name):

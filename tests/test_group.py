@@ -5,6 +5,7 @@ import gc
 import sys
 import threading
 import weakref
+from contextlib import suppress
 
 import pytest
 
@@ -22,6 +23,7 @@ from gofer import (
     goexit,
     gosched,
     run,
+    timeout,
 )
 
 from shared.groups import fail, kinds, wait_for_ever
@@ -285,6 +287,42 @@ def test_failures_hold_no_circle():
             gosched()
     finally:
         gc.enable()
+
+
+def test_the_chain_of_a_failure_ends():
+    """Raised while another one is handled, and handled while another one is raised."""
+
+    def chain(error):
+        seen = []
+        while error is not None:
+            assert all(error is not other for other in seen)
+            seen.append(error)
+            if isinstance(error, BaseExceptionGroup):
+                for part in error.exceptions:
+                    chain(part)
+            error = error.__context__
+        return [type(error) for error in seen]
+
+    def member():
+        try:
+            raise KeyError
+        except KeyError:
+            fail(ValueError())
+
+    with pytest.raises(ExceptionGroup) as caught:
+        try:
+            raise OSError
+        except OSError:
+            with Group() as outer:
+                outer.go(wait_for_ever)
+                try:
+                    with Group() as inner:
+                        inner.go(member)
+                finally:
+                    with suppress(TimeoutError), timeout(0):
+                        wait_for_ever()
+    assert chain(caught.value)[-1] is OSError
+    assert kinds(caught.value) == [ExceptionGroup]
 
 
 def test_nested_groups_hand_failures_on():

@@ -401,7 +401,7 @@ def test_undone(pair):
     a, b = pair
     with pytest.raises(TimeoutError):
         with timeout(0.01):
-            a.recv(1)
+            a.recvmsg(1)
     assert not os.get_blocking(a.fileno())
     unpatch()
     assert os.get_blocking(a.fileno())
@@ -569,12 +569,90 @@ def test_a_thread_sends_all_on_what_a_goroutine_has_used(pair):
     a, b = pair
     with pytest.raises(TimeoutError):
         with timeout(0.01):
-            a.recv(1)
+            a.recvmsg(1)
     assert not os.get_blocking(a.fileno())
     writer = threading.Thread(target=a.sendall, args=(BIG,))
     writer.start()
     assert read_all(b, len(BIG)) == BIG
     writer.join()
+
+
+@pytest.mark.parametrize("size", [1, 1000, 65_536, 65_537, 1 << 20])
+def test_receiving_as_much_as_there_is(pair, size):
+    a, b = pair
+    data = os.urandom(1000)
+
+    def into():
+        buffer = bytearray(size)
+        return bytes(buffer[: a.recv_into(buffer)])
+
+    for receive in (lambda: a.recv(size), into):
+        task = fork(receive)
+        gosched()
+        b.sendall(data)
+        assert task.join() == data[:size]
+        a.settimeout(0)
+        while size < 1000:
+            try:
+                a.recv(1000)
+            except BlockingIOError:
+                break
+        a.settimeout(None)
+
+
+@pytest.mark.parametrize("receive", [lambda s: s.recv(10), lambda s: s.recv_into(bytearray(10))])
+def test_receiving_leaves_the_mode_alone(pair, receive, until):
+    a, b = pair
+    task = fork(receive, a)
+    until(lambda: task.state == "waiting")
+    assert os.get_blocking(a.fileno())
+    b.send(b"x")
+    assert task.join() in (b"x", 1)
+    b.close()
+    assert receive(a) in (b"", 0)
+
+
+@pytest.mark.parametrize("receive", [lambda s: s.recv(10), lambda s: s.recv_into(bytearray(10))])
+def test_a_socket_that_is_made_non_blocking_while_somebody_receives(pair, receive, until):
+    """Who receives on goes by the new mode: it finds nothing and says so."""
+    a, b = pair
+    others = fork(receive, a), fork(receive, a)
+    until(lambda: all(task.state == "waiting" for task in others))
+    a.setblocking(False)
+    b.send(b"x")  # for one of them
+    ends = []
+    for task in others:
+        try:
+            ends.append(task.join())
+        except BlockingIOError:
+            ends.append(None)
+    assert None in ends
+    assert set(ends) & {b"x", 1}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda s: s.recv(-1),
+        lambda s: s.recv(1 << 70),
+        lambda s: s.recv("1"),
+        lambda s: s.recv(),
+        lambda s: s.recv_into(b"read only"),
+        lambda s: s.recv_into(bytearray(2), -1),
+        lambda s: s.recv_into(bytearray(2), 3),
+        lambda s: s.recv_into(1),
+    ],
+)
+def test_receiving_what_can_not_be(pair, wrong):
+    a, _ = pair
+    before = in_thread(error_of, lambda: wrong(a))
+    assert before
+    assert error_of(lambda: wrong(a)) == before
+
+
+def test_receiving_nothing(pair):
+    a, _ = pair
+    assert a.recv(0) == b""
 
 
 def test_pipes_that_are_full():

@@ -1,11 +1,11 @@
-"""cancel_scope and shield: what is in them, who cancels, and what passes through.
+"""cancel_scope: what is in it, who cancels it, and what passes through.
 
-What each operation that waits does in a cancelled scope is in test_cancellation.py, time-outs are
-in test_timeout.py, and how scopes end in test_scope_lifetime.py.
+What each operation that waits does in a cancelled scope is in test_cancellation.py, shields are in
+test_shield.py, time-outs in test_timeout.py, how scopes end in test_scope_lifetime.py, and scopes
+with groups in test_scope_groups.py.
 """
 
 import threading
-from contextlib import ExitStack, suppress
 
 import pytest
 
@@ -13,17 +13,13 @@ from gofer import (
     Cancelled,
     Chan,
     Goroutine,
-    GoroutineExit,
     Group,
     Mutex,
-    Semaphore,
-    WaitGroup,
     after_func,
     cancel_scope,
     fork,
     go,
     gosched,
-    run,
     runtime,
     shield,
     sleep,
@@ -31,41 +27,11 @@ from gofer import (
 )
 from gofer.errors import Canceled
 
-pytestmark = pytest.mark.usefixtures("nothing_left")
+from shared.clock import LONG
+from shared.groups import wait_for_ever
+from shared.scopes import STARTS, body_that_waits, ended, is_cancelled, waiting
 
-LONG = 10_000  # seconds that are not meant to pass
-
-
-@pytest.fixture(autouse=True)
-def in_no_scope():
-    """Whatever a test did to its own goroutine, it is in no cancelled scope afterwards."""
-    yield
-    sleep(0)
-
-
-def wait_for_ever():
-    Chan().recv()
-
-
-def is_cancelled():
-    try:
-        gosched()
-    except Cancelled:
-        return True
-    return False
-
-
-def waiting(fn, *args):
-    """A task that has come to wait."""
-    task = fork(fn, *args)
-    while task.state != "waiting":
-        gosched()
-    return task
-
-
-def ended(goroutine):
-    Goroutine.join(goroutine)
-    return goroutine
+pytestmark = pytest.mark.usefixtures("nothing_left", "not_cancelled")
 
 
 # --- cancel_scope -------------------------------------------------------------------------------
@@ -181,13 +147,6 @@ def test_return_break_and_continue_leave_it():
 
 
 # --- who cancels --------------------------------------------------------------------------------
-
-
-def body_that_waits(scopes):
-    with cancel_scope() as scope:
-        scopes.send(scope)
-        wait_for_ever()
-    return "left"
 
 
 def by_a_goroutine(scope):
@@ -336,286 +295,7 @@ def test_siblings_do_not_reach_each_other():
         assert [first.join(), second.join()] == ["left"] * 2
 
 
-# --- an except* that waits ----------------------------------------------------------------------
-
-
-def raise_two():
-    raise ExceptionGroup("two", [KeyError(), ValueError()])
-
-
-def wait_in_two_handlers():
-    try:
-        raise_two()
-    except* KeyError:
-        wait_for_ever()
-    except* ValueError:
-        wait_for_ever()
-
-
-def wait_in_one_handler():
-    try:
-        raise_two()
-    except* KeyError:
-        wait_for_ever()
-
-
-def test_a_group_of_nothing_but_cancelled_is_stopped():
-    with cancel_scope() as scope:
-        scope.cancel()
-        wait_in_two_handlers()
-    with pytest.raises(TimeoutError):
-        with timeout(0):
-            wait_in_two_handlers()
-    with pytest.raises(TimeoutError):
-        with timeout(0):
-            raise BaseExceptionGroup("", [Cancelled(), BaseExceptionGroup("", [Cancelled()])])
-
-
-def test_a_group_with_anything_else_passes():
-    with pytest.raises(BaseExceptionGroup) as caught:
-        with cancel_scope() as scope:
-            scope.cancel()
-            wait_in_one_handler()
-    assert {type(error) for error in caught.value.exceptions} == {Cancelled, ExceptionGroup}
-    with pytest.raises(ExceptionGroup):
-        with cancel_scope() as scope:
-            scope.cancel()
-            raise_two()
-
-
-def test_to_end_by_such_a_group_is_no_failure():
-    with Group() as g:
-        task = g.go(wait_in_two_handlers)
-        g.cancel()
-    assert isinstance(task.exception(), Canceled)
-    with cancel_scope() as scope:
-        scope.cancel()
-        with pytest.raises(Canceled):
-            with shield():
-                fork_in_cancelled(wait_in_two_handlers).join()
-    ended(go(raise_group_of_exits))
-    with Group() as g:
-        g.cancel()
-        wait_in_two_handlers()
-
-
-def raise_group_of_exits():
-    raise BaseExceptionGroup("", [GoroutineExit(), Cancelled()])
-
-
-def fork_in_cancelled(fn):
-    with cancel_scope() as scope:
-        scope.cancel()
-        return fork(fn)
-
-
-def test_a_group_as_deep_as_the_stack_is_judged_too():
-    error = Cancelled()
-    for _ in range(100_000):
-        error = BaseExceptionGroup("", [error])
-    with suppress(BaseExceptionGroup), cancel_scope() as scope:
-        scope.cancel()
-        raise error
-    parts = []
-    while isinstance(error, BaseExceptionGroup):  # one after the other, or Python itself overflows
-        parts.append(error)
-        error = error.exceptions[0]
-    while parts:
-        parts.pop()
-
-
-# --- shield -------------------------------------------------------------------------------------
-
-
-def test_nothing_from_outside_arrives_in_it():
-    with cancel_scope() as scope:
-        scope.cancel()
-        assert is_cancelled()
-        with shield():
-            assert not is_cancelled()
-            sleep(0.001)
-            assert fork(is_cancelled).join() is False
-        assert is_cancelled()
-    assert not is_cancelled()
-
-
-def test_what_was_held_off_arrives_after_it():
-    log = []
-    with cancel_scope() as scope:
-        with shield():
-            scope.cancel()
-            log.append(is_cancelled())
-        log.append("after")
-        gosched()
-        log.append("not here")
-    assert log == [False, "after"]
-
-
-def test_a_shield_in_a_shield():
-    with cancel_scope() as scope:
-        scope.cancel()
-        with shield():
-            with shield():
-                assert not is_cancelled()
-            assert not is_cancelled()
-            with cancel_scope() as inner:
-                with shield():
-                    inner.cancel()
-                    assert not is_cancelled()
-                assert is_cancelled()
-            assert not is_cancelled()
-
-
-def test_scopes_in_a_shield_work():
-    with cancel_scope() as scope:
-        scope.cancel()
-        with shield():
-            with cancel_scope() as inner:
-                inner.cancel()
-                wait_for_ever()
-            with pytest.raises(TimeoutError), timeout(0.001):
-                wait_for_ever()
-            with Group() as g:
-                task = g.go(wait_for_ever)
-                g.cancel()
-            assert task.done
-            assert not is_cancelled()
-
-
-def test_it_holds_off_task_cancel():
-    log = []
-
-    def body():
-        with shield():
-            with shield(), cancel_scope():
-                gate.recv()
-                log.append(is_cancelled())
-            log.append(is_cancelled())
-        log.append(is_cancelled())
-
-    gate = Chan()
-    task = waiting(body)
-    task.cancel()
-    assert task.state == "waiting"
-    gate.send(None)
-    task.join()
-    assert log == [False, False, True]
-
-
-def test_who_is_cancelled_in_a_shield_keeps_its_place():
-    def body(n):
-        with shield(), sema:
-            log.append(n)
-
-    sema, log = Semaphore(1), []
-    sema.acquire()
-    tasks = [waiting(body, n) for n in range(4)]
-    for task in tasks[:2]:
-        task.cancel()
-    sema.release()
-    for task in tasks:
-        Goroutine.join(task)
-    assert log == [0, 1, 2, 3]
-
-
-@pytest.mark.parametrize("inside", [1, 2])
-def test_a_shield_that_was_left_holds_off_no_task_cancel(inside):
-    def body():
-        with ExitStack() as stack:
-            for _ in range(inside):
-                stack.enter_context(shield())
-            stack.enter_context(timeout(LONG))
-        with cancel_scope():
-            wait_for_ever()
-
-    task = waiting(body)
-    task.cancel()
-    assert isinstance(task.exception(), Canceled)
-
-
-def test_task_cancel_of_what_was_started_in_a_shield_arrives():
-    with shield():
-        task = waiting(wait_for_ever)
-        task.cancel()
-        assert isinstance(task.exception(), Canceled)
-
-
-def test_a_shield_of_another_holds_off_no_task_cancel():
-    """A goroutine started in a shield may be cancelled by name: that shield is its starter's."""
-    log = []
-
-    def child():
-        with cancel_scope():
-            try:
-                wait_for_ever()
-            finally:
-                log.append(is_cancelled())
-                with shield():
-                    log.append(is_cancelled())
-
-    with shield():
-        task = waiting(child)
-    task.cancel()
-    ended(task)
-    assert log == [True, False]
-
-
-def test_what_is_started_in_a_shield_stays_shielded():
-    def child():
-        gate.recv()
-        return is_cancelled()
-
-    gate = Chan()
-    with cancel_scope() as scope:
-        with shield():
-            task = waiting(child)
-        scope.cancel()
-        with shield():
-            gate.send(None)
-            assert task.join() is False
-
-
-def test_however_a_shield_is_made():
-    for make in (lambda: shield.__new__(shield), lambda: type.__call__(shield)):
-        with cancel_scope() as scope:
-            scope.cancel()
-            with make():
-                assert not is_cancelled()
-
-
-def test_a_killed_goroutine_leaves_its_shield(until):
-    log = []
-
-    def main():
-        def body():
-            try:
-                with shield():
-                    wait_for_ever()
-            finally:
-                log.append("unwound")
-
-        waiting(body)
-
-    run(main)
-    assert log == ["unwound"]
-
-
 # --- what is started inside ---------------------------------------------------------------------
-
-
-def start_with_go(fn):
-    return go(fn)
-
-
-def start_with_fork(fn):
-    return fork(fn)
-
-
-def start_in_wait_group(fn):
-    return WaitGroup().go(fn)
-
-
-STARTS = [start_with_go, start_with_fork, start_in_wait_group]
 
 
 @pytest.mark.parametrize("start", STARTS)
@@ -721,97 +401,6 @@ def test_what_a_timer_starts_is_in_no_scope():
         scope.cancel()
         after_func(0, lambda: log.send(is_cancelled()))
     assert log.recv() is False
-
-
-# --- with a Group -------------------------------------------------------------------------------
-
-
-def test_a_timeout_around_a_group():
-    with pytest.raises(TimeoutError):
-        with timeout(0.001):
-            with Group() as g:
-                tasks = [g.go(wait_for_ever) for _ in range(10)]
-    assert all(task.done for task in tasks)
-
-
-def test_a_timeout_in_a_member_is_a_failure_of_the_group():
-    def member():
-        with timeout(0.001):
-            wait_for_ever()
-
-    with pytest.raises(ExceptionGroup) as caught:
-        with Group() as g:
-            other = g.go(wait_for_ever)
-            g.go(member)
-    assert [type(error) for error in caught.value.exceptions] == [TimeoutError]
-    assert other.done
-
-
-def test_a_timeout_in_the_body_that_is_caught_there():
-    with Group() as g:
-        task = g.go(sleep, 0.002)
-        with suppress(TimeoutError), timeout(0.001):
-            wait_for_ever()
-    assert task.join() is None
-
-
-def test_a_group_in_a_shield_in_a_cancelled_scope():
-    with cancel_scope() as scope:
-        scope.cancel()
-        with shield():
-            with Group() as g:
-                tasks = [g.go(sleep, 0.001) for _ in range(3)]
-    assert [task.join() for task in tasks] == [None] * 3
-
-
-def test_a_shielded_member_is_waited_for():
-    log = []
-
-    def member():
-        with shield():
-            gate.recv()
-        log.append("member")
-
-    def body():
-        with suppress(TimeoutError), timeout(0.001):
-            with Group() as g:
-                g.go(member)
-        log.append("edge")
-
-    gate = Chan()
-    task = fork(body)
-    sleep(0.003)
-    assert log == []
-    gate.send(None)
-    task.join()
-    assert log == ["member", "edge"]
-
-
-def test_a_group_left_in_the_wrong_order():
-    scope = cancel_scope()
-    scope.__enter__()
-    g = Group()
-    g.__enter__()
-    task = g.go(int)
-    with pytest.raises(RuntimeError, match="reverse order"):
-        scope.__exit__(None, None, None)
-    with pytest.raises(RuntimeError, match="not in it"):
-        g.__exit__(None, None, None)
-    ended(task)
-    assert not is_cancelled()
-
-
-def test_a_group_left_by_another_goroutine():
-    with cancel_scope():
-        g = Group()
-        g.__enter__()
-        with pytest.raises(RuntimeError):
-            fork(g.__exit__, None, None, None).join()
-        with pytest.raises(RuntimeError):
-            g.go(int)
-        with suppress(RuntimeError):
-            g.__exit__(None, None, None)
-    assert not is_cancelled()
 
 
 # --- storms -------------------------------------------------------------------------------------

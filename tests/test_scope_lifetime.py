@@ -13,7 +13,6 @@ import pytest
 from gofer import (
     Cancelled,
     Chan,
-    Goroutine,
     Group,
     cancel_scope,
     current,
@@ -27,49 +26,11 @@ from gofer import (
 )
 from gofer.errors import Canceled
 
-pytestmark = pytest.mark.usefixtures("nothing_left")
+from shared.clock import LONG
+from shared.groups import wait_for_ever
+from shared.scopes import body_that_waits, ended, is_cancelled, waiting
 
-LONG = 10_000  # seconds that are not meant to pass
-
-
-@pytest.fixture(autouse=True)
-def in_no_scope():
-    """Whatever a test did to its own goroutine, it is in no cancelled scope afterwards."""
-    yield
-    sleep(0)
-
-
-def wait_for_ever():
-    Chan().recv()
-
-
-def is_cancelled():
-    try:
-        gosched()
-    except Cancelled:
-        return True
-    return False
-
-
-def waiting(fn, *args):
-    """A task that has come to wait."""
-    task = fork(fn, *args)
-    while task.state != "waiting":
-        gosched()
-    return task
-
-
-def ended(goroutine):
-    Goroutine.join(goroutine)
-    return goroutine
-
-
-def body_that_waits(scopes):
-    with cancel_scope() as scope:
-        scopes.send(scope)
-        wait_for_ever()
-    return "left"
-
+pytestmark = pytest.mark.usefixtures("nothing_left", "not_cancelled")
 
 # --- outliving a scope --------------------------------------------------------------------------
 

@@ -19,28 +19,11 @@ from gofer import (
     timeout,
 )
 
-pytestmark = pytest.mark.usefixtures("nothing_left")
+from shared.clock import LONG
+from shared.groups import wait_for_ever
+from shared.scopes import is_cancelled
 
-LONG = 10_000  # seconds that are not meant to pass
-
-
-@pytest.fixture(autouse=True)
-def in_no_scope():
-    """Whatever a test did to its own goroutine, it is in no cancelled scope afterwards."""
-    yield
-    sleep(0)
-
-
-def wait_for_ever():
-    Chan().recv()
-
-
-def is_cancelled():
-    try:
-        gosched()
-    except Cancelled:
-        return True
-    return False
+pytestmark = pytest.mark.usefixtures("nothing_left", "not_cancelled")
 
 
 def test_it_raises_timeout_error():

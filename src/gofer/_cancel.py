@@ -5,15 +5,17 @@ A `Node` ends at most once: it is cancelled itself, or a node above it is. Its *
     root <── node <── node        each holds the one above it
          ╌╌>      ╌╌>             and knows those below it weakly
 
+The tree itself is in C (`csrc/branch.c`); here is what follows when a node ends.
+
 What must stay true:
 - There is no lock: a node may be cancelled by anybody at any moment, also by a finalizer amidst
   another call. Each step is one operation of a dict, set or list, which is whole on every build.
   What stands in the `__dict__` of a node is put there by `first` and does not change any more.
-- Who adds something to a node (a child, a call, a source) looks at the outcome afterwards; who
-  ends a node sets the outcome and then takes or copies what there is. One of the two sees the
-  other, since both lock that container: looking whether it is empty would not do.
+- Who adds something to a node (a call, a source) has it watched and looks at the outcome
+  afterwards; who ends a node sets the outcome and then has it told, if it is watched. One of the
+  two sees the other.
 - Ending a node may be repeated, by several at a time, and each of them returns when the whole
-  subtree has its outcome. So one that was interrupted half-way can be done again.
+  subtree has its outcome and was told. So one that was interrupted half-way can be done again.
 - A node is held by what ends it or shows it: its cancel function, its context, the nodes below it.
   A call that it will make and a channel that it will close hold it as well, but only while there is
   something that can end it: they stand in the **pins** of the root and of every source (a timer, a
@@ -24,7 +26,7 @@ import weakref
 from collections.abc import Callable
 from typing import TypeAlias, TypeVar
 
-from gofer._core import Chan, after_func
+from gofer._core import Branch, Chan, after_func
 from gofer.errors import Canceled, Closed, DeadlineExceeded
 
 __all__ = [
@@ -77,74 +79,40 @@ def close_once(ch: Chan[None]) -> None:
 # --- nodes --------------------------------------------------------------------------------------
 
 
-class Node:
-    """Something that can be cancelled; it ends with its parent from `attach` on."""
+class Node(Branch):
+    """Something that can be cancelled; it ends with its parent from the beginning."""
 
-    __slots__ = ("__dict__", "__weakref__", "_above", "_me", "_parent", "finished", "pins")
+    __slots__ = ("__dict__",)
 
-    outcome: Outcome | None = None
-    _children: "set[weakref.ref[Node]] | None" = None
     _calls: "set[Call | _Closing] | None" = None
-
-    def __init__(self, parent: "Node | None") -> None:
-        self.finished = False  # then the whole subtree has ended and everybody was told
-        self._parent = parent
-        self.pins: Pins | None = {} if parent is None else None
-        self._above: Node | None = None  # the nearest one that has pins
-        if parent is not None:
-            self._above = parent if parent.pins is not None else parent._above
-        self._me: weakref.ref[Node] | None = None  # as the parent knows it
-
-    def attach(self) -> None:
-        """From now on it ends with its parent; at once if that has ended."""
-        parent = self._parent
-        if parent is None:
-            return
-        if parent.outcome is None:
-            siblings = parent._children
-            if siblings is None:
-                none: set[weakref.ref[Node]] = set()
-                siblings = first(parent, "_children", none)
-            self._me = weakref.ref(self, siblings.discard)
-            siblings.add(self._me)
-        if parent.outcome is not None:
-            self.finish(parent.outcome)
+    above: "Node | None"
+    pins: Pins | None
+    outcome: Outcome | None
 
     def cancel(self) -> None:
         """End this and everything below it. Does not wait.
 
         When it returns all of them have ended. May be called by anybody, any number of times.
         """
-        if not self.finished:
+        if not self.ended:
             self.finish(canceled())
 
     def cancel_cause(self, cause: BaseException | None = None) -> None:
         """As `cancel`; the cause says more than the error does, unless it is None."""
         check_cause("cancel", cause)
-        if not self.finished:
+        if not self.ended:
             self.finish(canceled(cause))
 
     def finish(self, outcome: Outcome) -> None:
         """End this and everything below it with that outcome; what has ended keeps its own."""
-        if self.finished:
-            return
-        first(self, "outcome", outcome)
-        nodes: list[Node] = [self]
-        for node in nodes:  # it grows meanwhile; the tree may be too deep for a recursion
-            if node._children is not None:
-                for ref in node._children.copy():
-                    child = ref()
-                    if child is not None:
-                        first(child, "outcome", node.outcome)
-                        nodes.append(child)
-        for node in nodes:
-            node.stop_sources()
-            if node._calls is not None:
-                for call in node._calls.copy():
-                    call.fire()
-        for node in nodes:
-            node.finished = True
-        self._leave()
+        if not self.ended:
+            self.end(outcome)
+
+    def tell(self) -> None:
+        """It has its outcome, and so has everything below it: do what is to be done then."""
+        if self._calls is not None:
+            for call in self._calls.copy():
+                call.fire()
 
     def call(self, fn: Callable[[], object]) -> "Call":
         """Have whoever ends this node call `fn`, once; at once if it has ended.
@@ -162,25 +130,18 @@ class Node:
         closing.node = self
         self._add(closing)
 
-    def stop_sources(self) -> None:
-        """Stop what would still end it from outside of the tree."""
-
-    def _leave(self) -> None:
-        """It has ended: the parent need not know it any more."""
-        if self._me is not None and self._parent is not None and self._parent._children:
-            self._parent._children.discard(self._me)
-
     def _add(self, call: "Call | _Closing") -> None:
         holder: Node | None = self
         while holder is not None:
             if holder.pins is not None:
                 holder.pins[call] = None
-            holder = holder._above
+            holder = holder.above
         calls = self._calls
         if calls is None:
             none: set[Call | _Closing] = set()
             calls = first(self, "_calls", none)
         calls.add(call)
+        self.watch()
         if self.outcome is not None:
             call.fire()
 
@@ -190,7 +151,7 @@ class Node:
         while holder is not None:
             if holder.pins is not None:
                 holder.pins.pop(call, None)
-            holder = holder._above
+            holder = holder.above
         if self._calls:
             self._calls.discard(call)
 
@@ -203,11 +164,11 @@ class SourcedNode(Node):
 
     __slots__ = ("_stops", "_unlinks")
 
-    def __init__(self, parent: Node | None) -> None:
-        super().__init__(parent)
+    def __init__(self, _parent: Node | None) -> None:
         self.pins = {}
         self._stops: list[Callable[[], object]] = []
         self._unlinks: list[Callable[[], object]] = []
+        self.watch()
 
     def __del__(self) -> None:  # knows no globals: at the end of the interpreter they are gone
         self.stop_sources()
@@ -231,19 +192,21 @@ class SourcedNode(Node):
         """`unlink` is called when the node has ended by something else than that link."""
         self._unlinks.append(unlink)
         if self.outcome is not None:
-            self._leave()
+            self._call_each(self._unlinks)
 
     def finish_by_link(self, outcome: Outcome) -> None:
         """The foreign parent has ended, and this with it."""
         self._unlinks.clear()
         self.finish(outcome)
 
-    def stop_sources(self) -> None:
-        self._call_each(self._stops)
-
-    def _leave(self) -> None:
-        super()._leave()
+    def tell(self) -> None:
+        self.stop_sources()
+        super().tell()
         self._call_each(self._unlinks)
+
+    def stop_sources(self) -> None:
+        """Stop what would still end it from outside of the tree."""
+        self._call_each(self._stops)
 
     @staticmethod
     def _call_each(fns: list[Callable[[], object]]) -> None:

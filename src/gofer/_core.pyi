@@ -114,6 +114,31 @@ def closed() -> Chan[Any]:
 
 def select(*cases: _Case, default: bool = False) -> tuple[int, Any]: ...
 
+# --- contexts -------------------------------------------------------------------------------
+
+class Branch:
+    """The tree that nodes of contexts form; `csrc/branch.c` tells what must stay true."""
+
+    def __init__(self, parent: Branch | None = None, /) -> None: ...
+    above: Any
+    """The nearest Branch on the way to the root that has pins, or None."""
+    pins: dict[Any, None] | None
+    outcome: Any
+    """None until it ends, then always the same."""
+    @property
+    def bubble(self) -> int:
+        """The number of the bubble in which it was made; 0 for none."""
+
+    @property
+    def ended(self) -> bool:
+        """It and everything below it has its outcome and has been told."""
+
+    def watch(self) -> None:
+        """From now on `tell` is called when it ends; look at the outcome afterwards."""
+
+    def end(self, outcome: object, /) -> None:
+        """Give it and everything below it that outcome, unless they have one, and tell them."""
+
 # --- time -----------------------------------------------------------------------------------
 
 def sleep(d: Duration, /) -> None: ...
@@ -245,6 +270,17 @@ def poll_registered(poll: Any, /) -> dict[int, int]:
 
 def parks() -> bool:
     """Whether a call of the standard library is to park its goroutine, and not its thread."""
+
+# --- the end of a goroutine ------------------------------------------------------------------
+
+def hold_end() -> None:
+    """Until `release_end`, no GoroutineExit in the calling goroutine, wherever it is.
+
+    Raises one that was on its way. Counted; does nothing in a plain thread.
+    """
+
+def release_end() -> None:
+    """Undo one `hold_end`; what was held off comes soon."""
 
 # --- threads that make blocking calls -------------------------------------------------------
 

@@ -7,8 +7,10 @@ What must stay true:
 - A `Guard` protects a few lines of the library's own state. Nothing that waits is done under it, so
   waiting for it is short; it may be taken where a Cancelled could not be raised (while giving
   something back) or would surprise (in an atomic operation).
-- Only the end comes through: GoroutineExit in a goroutine that `run` unwinds, and Deadlock. The
-  lock is not held then.
+- In a goroutine that `run` unwinds a `Guard` holds off its GoroutineExit as well, which otherwise
+  may come between any two bytecodes: also between locking and the block that unlocks. Before
+  the first `Guard`, or when it is done, it comes.
+- Deadlock comes through, and `lock_surely` lets GoroutineExit through; the lock is not held then.
 
 A `threading.Lock` will not do: a goroutine can be made to yield while it holds one, and the next
 goroutine of that worker would block the very thread that has to go on.
@@ -16,7 +18,7 @@ goroutine of that worker would block the very thread that has to go on.
 
 from typing import Protocol
 
-from gofer._core import Mutex, shield
+from gofer._core import Mutex, hold_end, release_end, shield
 from gofer.errors import Cancelled
 
 __all__ = ["Guard", "Locker", "lock_surely"]
@@ -60,10 +62,16 @@ class Guard:
         self._interrupt: BaseException | None = None  # held off by the goroutine that is inside
 
     def __enter__(self) -> None:
-        self._interrupt = lock_surely(self._mutex)
+        hold_end()
+        try:
+            self._interrupt = lock_surely(self._mutex)
+        except BaseException:
+            release_end()
+            raise
 
     def __exit__(self, *exc: object) -> None:
         interrupt, self._interrupt = self._interrupt, None
         self._mutex.unlock()
+        release_end()
         if interrupt is not None:
             raise interrupt

@@ -162,6 +162,15 @@ class _Pool:
         return False
 
     def _start_one(self) -> None:
+        """Start a thread, which others may rely on: nothing that the caller meets is in the way."""
+        _core.hold_end()
+        try:
+            with _core.shield():
+                self._start()
+        finally:
+            _core.release_end()
+
+    def _start(self) -> None:
         worker = _Worker()
         try:
             with self._guard:

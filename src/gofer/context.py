@@ -52,7 +52,7 @@ from gofer._cancel import (
     first,
 )
 from gofer._check import refuse_coroutine_function
-from gofer._core import Chan, RecvChan, chan_in, closed, go, here, never, select
+from gofer._core import Chan, RecvChan, chan_in, closed, go, never, select
 from gofer.errors import Canceled, DeadlineExceeded
 from gofer.scope import cancel_scope, shield
 from gofer.time import Duration, now
@@ -165,7 +165,7 @@ def todo() -> Context:
 
 def without_cancel(parent: Context) -> Context:
     """A context with the values of `parent` that is not cancelled with it; it has no deadline."""
-    _check_parent("without_cancel", parent)
+    _base("without_cancel", parent)
     return _WithoutCancelCtx(parent)
 
 
@@ -175,9 +175,9 @@ def without_cancel(parent: Context) -> Context:
 class _ValueCtx:
     __slots__ = ("__weakref__", "base", "kept", "key", "parent")
 
-    def __init__(self, parent: Context, key: Any, value: Any) -> None:
+    def __init__(self, parent: Context, base: Context, key: Any, value: Any) -> None:
         self.parent = parent
-        self.base = _base(parent)
+        self.base = base
         self.key = key
         self.kept = value
 
@@ -210,14 +210,14 @@ def with_value(parent: Context, key: Any, value: Any) -> Context:
 
     `TypeError` for a key that is None or can not be hashed.
     """
-    _check_parent("with_value", parent)
+    base = _base("with_value", parent)
     if key is None:
         raise TypeError("with_value() with the key None: pass a key of your own, such as object()")
     try:
         hash(key)
     except TypeError as error:
         raise TypeError(f"with_value() takes a key that can be hashed: {error}") from None
-    return _ValueCtx(parent, key, value)
+    return _ValueCtx(parent, base, key, value)
 
 
 _OWNER: Final = object()
@@ -248,7 +248,7 @@ def _value(ctx: Context, key: Any) -> Any:
 
 
 class _CancelCtx:
-    __slots__ = ("__dict__", "__weakref__", "_bubble", "_deadline", "node", "parent")
+    __slots__ = ("__dict__", "__weakref__", "_deadline", "node", "parent")
 
     _chan: Chan[None] | None = None  # by `first`; made when somebody asks for it
     _done: RecvChan[None] | None = None
@@ -257,7 +257,6 @@ class _CancelCtx:
         self.parent = parent
         self.node = node
         self._deadline = deadline
-        self._bubble = here()
 
     @property
     def done(self) -> RecvChan[None]:
@@ -284,7 +283,7 @@ class _CancelCtx:
 
     def _make_done(self) -> RecvChan[None]:
         if self.node.outcome is None:
-            mine: Chan[None] = chan_in(self._bubble, 0)
+            mine: Chan[None] = chan_in(self.node.bubble, 0)
             self.node.close(mine)
         else:
             mine = _CLOSED
@@ -332,7 +331,6 @@ def with_timeout_cause(
 ) -> tuple[Context, CancelFunc]:
     """As `with_timeout`; if the time runs out, `cause(ctx)` returns that exception."""
     what = "with_timeout"
-    _check_parent(what, parent)
     check_cause(what, cause)
     if isinstance(d, timedelta):
         d = d.total_seconds()
@@ -353,22 +351,20 @@ def with_deadline_cause(
 ) -> tuple[Context, CancelFunc]:
     """As `with_deadline`; if that time comes, `cause(ctx)` returns that exception."""
     what = "with_deadline"
-    _check_parent(what, parent)
     check_cause(what, cause)
     when = _seconds(what, "a time of time.monotonic()", when)
     return _with_deadline(what, parent, when, cause, f"with_deadline({when:.3f}")
 
 
 def _with_cancel(what: str, parent: Context) -> _CancelCtx:
-    _check_parent(what, parent)
-    base = _base(parent)
+    base = _base(what, parent)
     return _CancelCtx(parent, _child(base, Node), base.deadline())
 
 
 def _with_deadline(
     what: str, parent: Context, when: float, cause: BaseException | None, word: str
 ) -> tuple[Context, CancelFunc]:
-    base = _base(parent)
+    base = _base(what, parent)
     earlier = base.deadline()
     if earlier is not None and earlier <= when:
         ctx = _with_cancel(what, parent)
@@ -446,8 +442,7 @@ def when_done(ctx: Context, fn: Callable[[], object]) -> Callable[[], bool]:
 
 
 def _when_done(what: str, ctx: Context, fn: Callable[[], object]) -> Callable[[], bool]:
-    _check_parent(what, ctx)
-    base = _base(ctx)
+    base = _base(what, ctx)
     if isinstance(base, _CancelCtx):
         return base.node.call(fn).stop
     node = _child(base, Node)
@@ -477,9 +472,22 @@ def cause(ctx: Context) -> BaseException | None:
 # --- below a parent -------------------------------------------------------------------------------
 
 
-def _base(ctx: Context) -> Context:
-    """What ends when `ctx` does: a `_CancelCtx`, a `_NeverCtx` or a foreign one."""
-    return ctx.base if isinstance(ctx, _ValueCtx) else ctx
+def _base(what: str, ctx: Context) -> Context:
+    """What ends when `ctx` does: a `_CancelCtx`, a `_NeverCtx` or a foreign one.
+
+    `TypeError` for what is no context.
+    """
+    if isinstance(ctx, (_CancelCtx, _NeverCtx)):
+        return ctx
+    if isinstance(ctx, _ValueCtx):
+        return ctx.base
+    for name in ("done", "err", "deadline", "value"):
+        if not hasattr(ctx, name):
+            raise TypeError(
+                f"{what}() takes a context, not {ctx!r}, which has no {name!r}; "
+                "if there is no context yet, pass background() or todo()"
+            )
+    return ctx
 
 
 _N = TypeVar("_N", bound=Node)
@@ -488,9 +496,7 @@ _N = TypeVar("_N", bound=Node)
 def _child(base: Context, kind: type[_N]) -> _N | SourcedNode:
     """A new node that ends with `base`."""
     if isinstance(base, _CancelCtx):
-        node = kind(base.node)
-        node.attach()
-        return node
+        return kind(base.node)
     if isinstance(base, _NeverCtx):
         return kind(None)
     done = base.done
@@ -541,17 +547,6 @@ def _watch(done: RecvChan[None], gone: Chan[None], end: Callable[[], None]) -> N
 
 
 # --- arguments ------------------------------------------------------------------------------------
-
-
-def _check_parent(what: str, parent: Context) -> None:
-    if isinstance(parent, (_CancelCtx, _ValueCtx, _NeverCtx)):
-        return
-    for name in ("done", "err", "deadline", "value"):
-        if not hasattr(parent, name):
-            raise TypeError(
-                f"{what}() takes a context, not {parent!r}, which has no {name!r}; "
-                "if there is no context yet, pass background() or todo()"
-            )
 
 
 def _seconds(what: str, takes: str, given: Any) -> float:

@@ -543,3 +543,112 @@ def test_fork_in_a_bubble(program):
         """)
     )
     assert result == (0, "3615.0\n0 0.0\n3615.0\n0 0.0\nin the parent 100.0\n", "")
+
+
+# --- a child that goes on where it was ---------------------------------------------------------------
+
+LEAVES = """
+    def body():
+        '''Forks in two scopes; both processes leave them, each by itself.'''
+        with cancel_scope() as outer:
+            try:
+                with timeout(0.02) as limit:
+                    with shield():
+                        pid = os.fork()
+                    Chan().recv()
+            except TimeoutError:
+                pass
+            with timeout(1000):
+                sleep(0.001)
+            with Group() as g:
+                g.go(sleep, 0.001)
+            go(outer.cancel)
+            Chan().recv()
+        sleep(0.001)
+        if pid == 0:
+            print(limit.expired, outer.cancelled, works(), flush=True)
+            os._exit(3)
+        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        print(limit.expired, outer.cancelled, status, flush=True)
+
+    def in_thread():
+        thread = threading.Thread(target=body)
+        thread.start()
+        while thread.is_alive():
+            gosched()
+"""
+
+
+@pytest.mark.parametrize(
+    "how", ["body()", "fork(body).join()", "run(body)", "in_thread()", "blocking(body)"]
+)
+def test_both_processes_leave_the_scopes(program, how):
+    result = program(text(LEAVES) + "\nparked(10)\n" + how)
+    assert result == (0, "True True True\nTrue True 3\n", "")
+
+
+def test_a_thread_that_has_forked_waits_for_what_was_made_before(program):
+    """Timers of goroutines that are lost, contexts and channels."""
+    result = program(
+        text("""
+        from gofer import context
+
+        def body():
+            with timeout(1000):
+                pid = os.fork()
+                if pid:
+                    cancel_below()
+                    statuses.send(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+                    return
+                print(late.recv() > 0, timed.done.recv_ok(), type(timed.err()).__name__)
+                print(below.err(), cancel_below(), below.done.recv_ok())
+                called.recv()
+                print(works(), current().id, flush=True)
+            os._exit(4)
+
+        late, called, statuses = after(0.02), Chan(), Chan(1)
+        timed, _ = context.with_timeout(context.background(), 0.02)
+        below, cancel_below = context.with_cancel(context.with_timeout(context.todo(), 1000)[0])
+        context.after_func(timed, lambda: called.send(1))
+        lost = go(below.done.recv_ok)
+        thread = threading.Thread(target=body)
+        thread.start()
+        print(statuses.recv())
+        lost.join()
+        """)
+    )
+    lines = [
+        "True (None, False) DeadlineExceeded",
+        "None None (None, False)",
+        "True 1",
+        "4",
+    ]
+    assert result == (0, "".join(line + "\n" for line in lines), "")
+
+
+def test_a_thread_that_forks_in_a_bubble(program):
+    result = program(
+        text("""
+        from gofer.testing import bubble
+        from gofer.time import now
+
+        def body():
+            with bubble():
+                start = now()
+                with timeout(3600) as limit:
+                    pid = os.fork()
+                    sleep(1800)
+                sleep(1800)
+                took = now() - start
+            if pid == 0:
+                print(took, limit.expired, works(), flush=True)
+                os._exit(5)
+            print(took, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+
+        thread = threading.Thread(target=body)
+        thread.start()
+        while thread.is_alive():
+            gosched()
+        """)
+    )
+    assert result == (0, "3600.0 False True\n3600.0 5\n", "")

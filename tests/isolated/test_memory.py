@@ -100,6 +100,25 @@ KINDS = {
             outer.__enter__(); inner.__enter__()
             try: outer.__exit__(None, None, None)
             except RuntimeError: pass""",
+    "contexts": """from gofer.context import background, with_cancel, with_timeout
+        root, cancel = with_cancel(background())
+        tree = [root]
+        for k in range(n): tree.append(with_cancel(tree[k // 10])[0])
+        tree[-1].done; with_timeout(tree[-1], 1000)[0].done
+        cancel()""",
+    "contexts below one that lives": """from gofer.context import after_func, background, with_cancel, with_timeout
+        root, _ = batch.__dict__.setdefault("root", with_cancel(background()))
+        for k in range(n):
+            ctx, cancel = with_timeout(root, 1000) if k % 2 else with_cancel(root)
+            ctx.done
+            if k % 3: after_func(ctx, int); cancel()
+        gosched()""",
+    "map": """import gofer
+        for _ in gofer.map(abs, range(n), limit=8): pass""",
+    "maps that are abandoned": """import gofer
+        for _ in range(n // 50):
+            for _ in gofer.map(abs, range(100), limit=4): break""",
+    "races": "for _ in range(n // 10): race(int, Chan().recv)",
     "cancelled": """ts = [fork(Chan().recv) for _ in range(n)]
         for t in ts: t.cancel()
         for t in ts: Goroutine.join(t)""",
@@ -309,6 +328,20 @@ OPERATIONS = {
             pass
         else:
             raise AssertionError
+    """,
+    "contexts": """
+    from gofer.context import background, with_cancel, with_timeout
+
+    def operation():
+        root, cancel = with_cancel(background())
+        children = []
+        for _ in range(40):
+            children.append(with_cancel(root))
+        waited = children[0][0].done
+        timed, _ = with_timeout(root, 1000)
+        children[1][1]()
+        cancel()
+        assert waited.closed and timed.err() is root.err() and children[-1][0].err() is root.err()
     """,
     "looking": """
     def operation():
