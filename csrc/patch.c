@@ -37,12 +37,14 @@
     X(sock_recvmsg_into, "socket", "_socket", "socket", "recvmsg_into", patch_socket_read) \
     X(sock_send, "socket", "_socket", "socket", "send", patch_socket_send) \
     X(sock_sendall, "socket", "_socket", "socket", "sendall", patch_socket_sendall) \
-    X(sock_sendto, "socket", "_socket", "socket", "sendto", patch_socket_write) \
+    X(sock_sendto, "socket", "_socket", "socket", "sendto", patch_socket_sendto) \
     X(sock_sendmsg, "socket", "_socket", "socket", "sendmsg", patch_socket_write) \
     X(sock_sendmsg_afalg, "socket", "_socket", "socket", "sendmsg_afalg", patch_socket_write) \
+    X(sock_bind, "socket", "_socket", "socket", "bind", patch_socket_bind) \
     X(sock_connect, "socket", "_socket", "socket", "connect", patch_socket_connect) \
     X(sock_connect_ex, "socket", "_socket", "socket", "connect_ex", patch_socket_connect_ex) \
     X(sock_close, "socket", "_socket", "socket", "close", patch_socket_close) \
+    X(sock_detach, "socket", "_socket", "socket", "detach", patch_socket_detach) \
     X(ssl_handshake, "ssl", "_ssl", "_SSLSocket", "do_handshake", patch_ssl_handshake) \
     X(ssl_read, "ssl", "_ssl", "_SSLSocket", "read", patch_ssl_read) \
     X(ssl_write, "ssl", "_ssl", "_SSLSocket", "write", patch_ssl_write) \
@@ -59,15 +61,59 @@
     X(os_write, "os", "posix", NULL, "write", patch_in_python) \
     X(os_sendfile, "os", "posix", NULL, "sendfile", patch_in_python) \
     X(os_close, "os", "posix", NULL, "close", patch_os_close) \
-    X(file_readinto, "os", "_io", "FileIO", "readinto", patch_in_python) \
-    X(file_read, "os", "_io", "FileIO", "read", patch_in_python) \
-    X(file_readall, "os", "_io", "FileIO", "readall", patch_in_python) \
-    X(input, "os", "builtins", NULL, "input", patch_in_python) \
+    X(file_readinto, "io", "_io", "FileIO", "readinto", patch_in_python) \
+    X(file_read, "io", "_io", "FileIO", "read", patch_in_python) \
+    X(file_readall, "io", "_io", "FileIO", "readall", patch_in_python) \
+    X(file_write, "io", "_io", "FileIO", "write", patch_in_python) \
+    X(reader_read, "io", "_io", "BufferedReader", "read", patch_file) \
+    X(reader_read1, "io", "_io", "BufferedReader", "read1", patch_file) \
+    X(reader_peek, "io", "_io", "BufferedReader", "peek", patch_file) \
+    X(reader_readinto, "io", "_io", "BufferedReader", "readinto", patch_file) \
+    X(reader_readinto1, "io", "_io", "BufferedReader", "readinto1", patch_file) \
+    X(reader_readline, "io", "_io", "BufferedReader", "readline", patch_file) \
+    X(reader_seek, "io", "_io", "BufferedReader", "seek", patch_file) \
+    X(reader_close, "io", "_io", "BufferedReader", "close", patch_file) \
+    X(writer_write, "io", "_io", "BufferedWriter", "write", patch_file) \
+    X(writer_flush, "io", "_io", "BufferedWriter", "flush", patch_file) \
+    X(writer_seek, "io", "_io", "BufferedWriter", "seek", patch_file) \
+    X(writer_truncate, "io", "_io", "BufferedWriter", "truncate", patch_file) \
+    X(writer_close, "io", "_io", "BufferedWriter", "close", patch_file) \
+    X(random_read, "io", "_io", "BufferedRandom", "read", patch_file) \
+    X(random_read1, "io", "_io", "BufferedRandom", "read1", patch_file) \
+    X(random_peek, "io", "_io", "BufferedRandom", "peek", patch_file) \
+    X(random_readinto, "io", "_io", "BufferedRandom", "readinto", patch_file) \
+    X(random_readinto1, "io", "_io", "BufferedRandom", "readinto1", patch_file) \
+    X(random_readline, "io", "_io", "BufferedRandom", "readline", patch_file) \
+    X(random_write, "io", "_io", "BufferedRandom", "write", patch_file) \
+    X(random_flush, "io", "_io", "BufferedRandom", "flush", patch_file) \
+    X(random_seek, "io", "_io", "BufferedRandom", "seek", patch_file) \
+    X(random_truncate, "io", "_io", "BufferedRandom", "truncate", patch_file) \
+    X(random_close, "io", "_io", "BufferedRandom", "close", patch_file) \
+    X(input, "io", "builtins", NULL, "input", patch_in_python) \
     X(waitpid, "os", "posix", NULL, "waitpid", patch_in_python) \
     X(waitid, "os", "posix", NULL, "waitid", patch_in_python) \
     X(wait, "os", "posix", NULL, "wait", patch_in_python) \
     X(wait3, "os", "posix", NULL, "wait3", patch_in_python) \
-    X(wait4, "os", "posix", NULL, "wait4", patch_in_python)
+    X(wait4, "os", "posix", NULL, "wait4", patch_in_python) \
+    X(sem_acquire, "multiprocessing", "_multiprocessing", "SemLock", "acquire", patch_semlock_acquire) \
+    X(sem_enter, "multiprocessing", "_multiprocessing", "SemLock", "__enter__", patch_semlock_acquire) \
+    X(sem_release, "multiprocessing", "_multiprocessing", "SemLock", "release", patch_semlock_release) \
+    X(sem_exit, "multiprocessing", "_multiprocessing", "SemLock", "__exit__", patch_semlock_release) \
+    X(sem_is_mine, "multiprocessing", "_multiprocessing", "SemLock", "_is_mine", patch_semlock_is_mine) \
+    X(sigwait, "signal", "_signal", NULL, "sigwait", patch_in_python) \
+    X(sigwaitinfo, "signal", "_signal", NULL, "sigwaitinfo", patch_in_python) \
+    X(sigtimedwait, "signal", "_signal", NULL, "sigtimedwait", patch_in_python) \
+    X(pause, "signal", "_signal", NULL, "pause", patch_in_python) \
+    SLOTS(X)
+
+/* For functions that are named while the program runs, see patch_function. */
+#define SLOTS(X) SLOT(X, 0) SLOT(X, 1) SLOT(X, 2) SLOT(X, 3) SLOT(X, 4) SLOT(X, 5) SLOT(X, 6) SLOT(X, 7) \
+    SLOT(X, 8) SLOT(X, 9) SLOT(X, 10) SLOT(X, 11) SLOT(X, 12) SLOT(X, 13) SLOT(X, 14) SLOT(X, 15)
+#define SLOT(X, n) \
+    X(slot_##n##a, "", "", NULL, "", patch_in_python) X(slot_##n##b, "", "", NULL, "", patch_in_python) \
+    X(slot_##n##c, "", "", NULL, "", patch_in_python) X(slot_##n##d, "", "", NULL, "", patch_in_python) \
+    X(slot_##n##e, "", "", NULL, "", patch_in_python) X(slot_##n##f, "", "", NULL, "", patch_in_python) \
+    X(slot_##n##g, "", "", NULL, "", patch_in_python) X(slot_##n##h, "", "", NULL, "", patch_in_python)
 
 #define INDEX(id, part, module, type, name, handle) L_##id,
 enum { LEAVES(INDEX) N_LEAVES };
@@ -172,15 +218,24 @@ static PyCFunction entry_for(const leaf *l) {
 }
 
 /* --- finding them -------------------------------------------------------------------------------------------- */
-static int take_function(leaf *l, PyObject *module) {
-    PyObject *o = PyObject_GetAttrString(module, l->name);
-    if (!o) { PyErr_Clear(); return 0; }
-    if (PyCFunction_Check(o)) l->def = ((PyCFunctionObject *)o)->m_ml;
-    Py_DECREF(o);
-    if (!l->def) return 0;                       /* somebody has put another function there: not ours */
+/* Of a function of a module or a method of a type, in C; NULL for anything else. */
+static PyMethodDef *def_of(PyObject *o) {
+    if (Py_IS_TYPE(o, &PyMethodDescr_Type)) return ((PyMethodDescrObject *)o)->d_method;
+    if (!PyCFunction_Check(o)) return NULL;
+    PyObject *self = PyCFunction_GET_SELF(o);
+    return !self || PyModule_Check(self) ? ((PyCFunctionObject *)o)->m_ml : NULL;
+}
+
+/* 0, also when it can not stand for that; -1 with an exception. */
+static int take_from(leaf *l, PyObject *o) {
+    if (!(l->def = def_of(o))) return 0;
     l->before = *l->def;
-    l->original = PyCFunction_NewEx(&l->before, module, NULL);
-    return l->original ? 0 : -1;
+    if (!entry_for(l)) { l->def = NULL; return 0; }
+    l->original = Py_IS_TYPE(o, &PyMethodDescr_Type) ? PyDescr_NewMethod(PyDescr_TYPE(o), &l->before)
+                                                     : PyCFunction_NewEx(&l->before, PyCFunction_GET_SELF(o), NULL);
+    if (l->original) return 0;
+    l->def = NULL;
+    return -1;
 }
 
 /* The type of poll objects has no name in the module, only a function that makes one. */
@@ -192,50 +247,43 @@ static PyObject *type_of(const leaf *l, PyObject *module) {
     return o;
 }
 
-static int take_method(leaf *l, PyObject *module) {
-    PyObject *type = type_of(l, module);
-    PyObject *o = type && PyType_Check(type) ? PyObject_GetAttrString(type, l->name) : NULL;
-    PyErr_Clear();
-    if (o && Py_IS_TYPE(o, &PyMethodDescr_Type)) {
-        l->def = ((PyMethodDescrObject *)o)->d_method;
-        l->before = *l->def;
-        l->original = PyDescr_NewMethod((PyTypeObject *)type, &l->before);
-    }
-    Py_XDECREF(o);
-    Py_XDECREF(type);
-    return l->def && !l->original ? -1 : 0;
-}
-
 static int take(leaf *l) {
     if (l->def) return 0;
-    PyObject *module = PyImport_ImportModule(l->module);
-    if (!module) {
-        if (!PyErr_ExceptionMatches(PyExc_ImportError)) return -1;
-        PyErr_Clear();
-        return 0;
-    }
-    int result = l->type ? take_method(l, module) : take_function(l, module);
-    Py_DECREF(module);
-    if (l->def && !entry_for(l)) l->def = NULL;
+    PyObject *owner = PyImport_ImportModule(l->module), *o = NULL;
+    if (!owner && !PyErr_ExceptionMatches(PyExc_ImportError)) return -1;
+    if (owner && l->type) Py_SETREF(owner, type_of(l, owner));
+    if (owner) o = PyObject_GetAttrString(owner, l->name);
+    PyErr_Clear();
+    int result = o ? take_from(l, o) : 0;        /* somebody may have put another function there: not ours */
+    Py_XDECREF(o);
+    Py_XDECREF(owner);
     return result;
 }
 
-static void set(leaf *l, PyCFunction fn) {
-    atomic_store((_Atomic(void *) *)&l->def->ml_meth, (void *)fn);
+static void exchange(leaf *l, bool on) {
+    if (l->exchanged == on) return;
+    atomic_store((_Atomic(void *) *)&l->def->ml_meth, (void *)(on ? entry_for(l) : l->before.ml_meth));
+    l->exchanged = on;
+}
+
+/* What handlers must know beforehand; 0, or -1 with an exception. */
+static int prepare(const char *part) {
+    main_interpreter = PyInterpreterState_Main();
+    if (patch_watch_forks() < 0) return -1;
+    if (!strcmp(part, "socket")) return patch_know_sockets();
+    return strcmp(part, "multiprocessing") ? 0 : patch_know_semlocks();
 }
 
 int patch_part(const char *part, bool on) {
     int n = 0;
-    main_interpreter = PyInterpreterState_Main();
-    if (on && (patch_watch_forks() < 0 || (!strcmp(part, "socket") && patch_know_sockets() < 0))) return -1;
+    if (on && prepare(part) < 0) return -1;
     for (leaf *l = leaves; l < leaves + N_LEAVES; l++)
         if (!strcmp(l->part, part) && on && take(l) < 0) return -1;
     for (leaf *l = leaves; l < leaves + N_LEAVES; l++) {
         if (strcmp(l->part, part) || !l->def || !l->handle) continue;
         if (l->handle == patch_in_python && !l->python) continue;
         n++;
-        if (l->exchanged != on) set(l, on ? entry_for(l) : l->before.ml_meth);
-        l->exchanged = on;
+        exchange(l, on);
     }
     return n;
 }
@@ -289,8 +337,7 @@ bool patch_seconds(PyObject *o, double *seconds) {
 }
 
 /* fn(original, self, *args, **kwargs), without self where that is the module. */
-PyObject *patch_in_python(const call *c) {
-    if (!patch_goroutine()) return patch_as_before(c);
+static PyObject *in_python(const call *c) {
     PyObject *args = PyTuple_New(c->n + (c->leaf->type ? 2 : 1)), *kwargs = Py_XNewRef(c->kwargs);
     if (!args) { Py_XDECREF(kwargs); return NULL; }
     Py_ssize_t at = 0;
@@ -308,4 +355,40 @@ PyObject *patch_in_python(const call *c) {
     Py_DECREF(args);
     Py_XDECREF(kwargs);
     return result;
+}
+
+PyObject *patch_in_python(const call *c) { return patch_goroutine() ? in_python(c) : patch_as_before(c); }
+
+/* --- functions that are named while the program runs ------------------------------------------------------ */
+static bool is_slot(const leaf *l) { return !*l->module; }
+
+/* The one that has stood for it before, or a free slot; NULL: there is none. */
+static leaf *leaf_for(const PyMethodDef *def) {
+    leaf *free = NULL;
+    for (leaf *l = leaves; l < leaves + N_LEAVES; l++) {
+        if (l->def == def) return l;
+        if (!free && !l->def && is_slot(l)) free = l;
+    }
+    return free;
+}
+
+int patch_function(PyObject *o, PyObject *function, bool everywhere) {
+    if (!def_of(o)) return 0;
+    leaf *l = leaf_for(def_of(o));
+    if (l && !l->def && take_from(l, o) < 0) return -1;
+    if (!l) PyErr_SetString(PyExc_RuntimeError, "there is no room for more functions in C that are sent to threads");
+    else if (!l->def) PyErr_Format(PyExc_TypeError, "%R is called in a way that is not known", o);
+    else if (l->exchanged || !is_slot(l)) PyErr_Format(PyExc_ValueError, "%R is cooperative already", o);
+    if (PyErr_Occurred()) return -1;
+    main_interpreter = PyInterpreterState_Main();
+    l->type = Py_IS_TYPE(o, &PyMethodDescr_Type) ? "" : NULL;
+    Py_XSETREF(l->python, Py_NewRef(function));
+    l->handle = everywhere ? in_python : patch_in_python;
+    exchange(l, true);
+    return 1;
+}
+
+void patch_function_back(PyObject *o) {
+    leaf *l = def_of(o) ? leaf_for(def_of(o)) : NULL;
+    if (l && l->def && is_slot(l)) exchange(l, false);
 }

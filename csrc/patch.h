@@ -17,6 +17,7 @@
 
 #include "base.h"
 #include "g.h"
+#include <signal.h>
 
 typedef struct leaf leaf;
 
@@ -48,6 +49,10 @@ struct leaf {
 int patch_part(const char *part, bool on);
 /* The leaf of that name ("_thread.RLock.acquire"); NULL when there is none. */
 leaf *patch_leaf(const char *name);
+/* Another function of a module, or method of a type, in C: `function` stands for it in goroutines, or everywhere,
+   called as a leaf's is, until patch_function_back.  1; 0 for what is none; -1 with an exception. */
+int patch_function(PyObject *o, PyObject *function, bool everywhere);
+void patch_function_back(PyObject *o);
 /* threading.local, too, is the goroutine's, or the thread's again. */
 void patch_locals(bool on);
 /* The program has come to its end: everything is as before, in all goroutines. */
@@ -56,6 +61,7 @@ void patch_end(void);
 /* Before anything is patched, and before sockets are; 0, or -1 with an exception. */
 int patch_watch_forks(void);
 int patch_know_sockets(void);
+int patch_know_semlocks(void);
 /* Sockets of the module _ssl: a sample, a weak reference to the socket it was made for, and a type of sockets that
    can be referred to weakly. */
 int patch_know_ssl(PyObject *sample, PyObject *ref, PyObject *type);
@@ -129,8 +135,26 @@ int64_t patch_limit_left(const limit *l);
 int patch_wait_fd(G *g, int fd, uint8_t events, int64_t ns);
 /* The same for a thread, without limit; 0, or -1 with an exception. */
 int patch_poll_fd(int fd, uint8_t events);
+/* An exception is set, and so many bytes have gone through.  -1, or for a cancellation how many, if there are any:
+   it comes again where the goroutine waits next. */
+Py_ssize_t patch_part_of(Py_ssize_t done);
 /* NULL with TimeoutError. */
 PyObject *patch_timed_out(const char *text);
+
+/* --- signals: patch_signal.c, Linux only --------------------------------------------------------------- */
+/* A signal of `mask` (bit sig - 1) is given to the caller from now on, or, without `takes`, only makes *fd readable:
+   so does one that is given.  Its number, for patch_signals_end; -1 with an exception. */
+int patch_signals_begin(uint64_t mask, bool takes, int *fd);
+/* Not any more; whether one has been given. */
+bool patch_signals_end(int number, siginfo_t *info);
+/* A new descriptor that is readable while one of them is there and blocked; -1 with an exception. */
+int patch_signal_fd(uint64_t mask);
+void patch_signals_forked(void);
+
+/* --- buffered files: patch_file.c ------------------------------------------------------------------------ */
+/* Iterating over files of that type, the first time BufferedReader itself. */
+void patch_lines(PyTypeObject *type, bool on);
+void patch_forget_files(void);
 
 /* --- handlers ----------------------------------------------------------------------------------------- */
 PyObject *patch_sleep(const call *c);
@@ -147,19 +171,29 @@ PyObject *patch_rlock_recursion_count(const call *c);
 PyObject *patch_rlock_release_save(const call *c);
 PyObject *patch_rlock_acquire_restore(const call *c);
 PyObject *patch_socket_read(const call *c);
+PyObject *patch_socket_sendto(const call *c);
+PyObject *patch_socket_bind(const call *c);
 PyObject *patch_socket_write(const call *c);
 PyObject *patch_socket_recv(const call *c);
 PyObject *patch_socket_recv_into(const call *c);
+/* Those that are not of the plain form. */
+PyObject *patch_recv_all(const call *c);
+PyObject *patch_recv_all_into(const call *c);
 PyObject *patch_socket_send(const call *c);
 PyObject *patch_socket_sendall(const call *c);
 PyObject *patch_socket_connect(const call *c);
 PyObject *patch_socket_connect_ex(const call *c);
 PyObject *patch_socket_close(const call *c);
+PyObject *patch_socket_detach(const call *c);
 PyObject *patch_os_close(const call *c);
 PyObject *patch_ssl_read(const call *c);
 PyObject *patch_ssl_write(const call *c);
 PyObject *patch_ssl_handshake(const call *c);
 PyObject *patch_ssl_shutdown(const call *c);
+PyObject *patch_semlock_acquire(const call *c);
+PyObject *patch_semlock_release(const call *c);
+PyObject *patch_semlock_is_mine(const call *c);
+PyObject *patch_file(const call *c);
 PyObject *patch_queue_get(const call *c);
 PyObject *patch_queue_put(const call *c);
 

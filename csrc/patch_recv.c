@@ -2,7 +2,7 @@
 
    Done here, with MSG_DONTWAIT: what was there before would need a descriptor that does not block, which takes a
    call of the system to know, and an exception each time there is nothing to read.  Only calls of the plain form,
-   without flags; all others go the way of patch_socket.c.
+   without flags; all others go the way of patch_recv_all.c and patch_socket.c.
 
    What must stay true:
    - Nothing is held for a connection that waits: what is read goes into spare bytes of the worker, which are
@@ -97,7 +97,7 @@ PyObject *patch_socket_recv(const call *c) {
     Py_ssize_t n = g && PyLong_CheckExact(c->args[0]) ? PyLong_AsSsize_t(c->args[0]) : 0;
     if (n <= 0) {
         if (n < 0) PyErr_Clear();
-        return patch_socket_read(c);
+        return patch_recv_all(c);
     }
     limit l;
     if (patch_limit(&l, g, patch_socket_timeout(c->self)) < 0) return NULL;
@@ -109,7 +109,7 @@ PyObject *patch_socket_recv(const call *c) {
 PyObject *patch_socket_recv_into(const call *c) {
     G *g = caller(c);
     Py_buffer into;
-    if (!g) return patch_socket_read(c);
+    if (!g) return patch_recv_all_into(c);
     if (PyObject_GetBuffer(c->args[0], &into, PyBUF_WRITABLE) < 0 || !into.len) {
         if (!PyErr_Occurred()) PyBuffer_Release(&into);
         PyErr_Clear();

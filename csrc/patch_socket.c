@@ -9,8 +9,7 @@
 
    What must stay true:
    - A double never closes the descriptor.
-   - A call that has sent part of its bytes and is cancelled says how many.  Only sendall can not: it fails, and
-     the connection is of no use any more, as after any other error of sendall. */
+   - A call that has sent part of its bytes says how many, or goes on; it does not fail when it is cancelled. */
 #include "patch.h"
 #include "netpoll.h"
 #include "sched.h"
@@ -202,6 +201,12 @@ static PyObject *call_cooperatively(const call *c, uint8_t events) {
 PyObject *patch_socket_read(const call *c) { return call_cooperatively(c, FD_READ); }
 PyObject *patch_socket_write(const call *c) { return call_cooperatively(c, FD_WRITE); }
 
+Py_ssize_t patch_part_of(Py_ssize_t done) {
+    if (!done || !PyErr_ExceptionMatches(rt.errors.cancelled)) return -1;
+    PyErr_Clear();
+    return done;
+}
+
 static PyObject *close_and_tell(const call *c, int fd) {
     sched_fd_closing(fd);
     PyObject *result = patch_as_before(c);
@@ -212,6 +217,13 @@ static PyObject *close_and_tell(const call *c, int fd) {
 PyObject *patch_socket_close(const call *c) {
     int fd = *fd_of(c->self);
     return fd >= 0 ? close_and_tell(c, fd) : patch_as_before(c);
+}
+
+/* Who uses the bare descriptor from now on expects it to be in the mode that the object shows. */
+PyObject *patch_socket_detach(const call *c) {
+    int fd = *fd_of(c->self), flags = fd >= 0 && *timeout_of(c->self) < 0 ? fcntl(fd, F_GETFL) : -1;
+    if (flags >= 0 && flags & O_NONBLOCK) fcntl(fd, F_SETFL, flags & ~O_NONBLOCK);
+    return patch_as_before(c);
 }
 
 PyObject *patch_os_close(const call *c) {
@@ -252,9 +264,9 @@ static ssize_t send_some(int fd, const char *data, size_t n, int flags) {
     return sent;
 }
 
-/* How many bytes have gone, -1 with an exception.  `all`: as send(2) does on a descriptor that blocks; `says`: the
-   caller is told how many. */
-static Py_ssize_t send_now(PyObject *s, G *g, const message *m, bool all, bool says, limit *l) {
+/* How many bytes have gone, -1 with an exception.  `whole`: all, or it fails. */
+static Py_ssize_t send_now(PyObject *s, G *g, const message *m, bool whole, limit *l) {
+    bool all = whole || l->until == NEVER;       /* as send(2) does on a descriptor that blocks */
     Py_ssize_t sent = 0;
     do {
         ssize_t n = send_some(*fd_of(s), (char *)m->data.buf + sent, (size_t)(m->data.len - sent), m->flags);
@@ -273,11 +285,7 @@ static Py_ssize_t send_now(PyObject *s, G *g, const message *m, bool all, bool s
         int64_t left = patch_limit_left(l);
         int ready = left ? patch_wait_fd(g, *fd_of(s), FD_WRITE, left) : 0;
         if (ready == 0) patch_timed_out("timed out");
-        if (ready < 0 && says && sent && PyErr_ExceptionMatches(rt.errors.cancelled)) {
-            PyErr_Clear();                       /* it comes again at the next wait */
-            return sent;
-        }
-        if (ready <= 0) return -1;
+        if (ready <= 0) return whole ? -1 : patch_part_of(sent);
     } while ((all || sent == 0) && sent < m->data.len);
     return sent;
 }
@@ -289,8 +297,7 @@ static PyObject *send_cooperatively(const call *c, bool whole, PyObject *(*in_th
     int64_t timeout = *timeout_of(c->self);
     if (!g || timeout == 0 || *fd_of(c->self) < 0) return in_thread(c);
     if (!take_message(c, &m)) return patch_as_before(c);
-    Py_ssize_t sent = -1;
-    if (patch_limit(&l, g, timeout) == 0) sent = send_now(c->self, g, &m, whole || timeout < 0, !whole, &l);
+    Py_ssize_t sent = patch_limit(&l, g, timeout) < 0 ? -1 : send_now(c->self, g, &m, whole, &l);
     PyBuffer_Release(&m.data);
     if (sent < 0) return NULL;
     g_could_switch();
@@ -333,6 +340,55 @@ static PyObject *sendall_in_thread(const call *c) {
 PyObject *patch_socket_send(const call *c) { return send_cooperatively(c, false, send_in_thread); }
 PyObject *patch_socket_sendall(const call *c) { return send_cooperatively(c, true, sendall_in_thread); }
 
+/* --- addresses that have names ------------------------------------------------------------------------------ */
+static bool is_number(PyObject *host) {
+    Py_ssize_t n;
+    const char *text = PyUnicode_AsUTF8AndSize(host, &n);
+    if (!text) { PyErr_Clear(); return false; }
+    return strspn(text, "0123456789.") == (size_t)n || strchr(text, ':') || !strcmp(text, "<broadcast>");
+}
+
+/* The address with numbers for names, for which the C library would ask; a new reference, or NULL with an
+   exception. */
+static PyObject *without_names(const call *c, PyObject *address) {
+    PyObject *resolve = patch_leaf("_socket.socket.connect")->python, *args[] = { c->self, address };
+    PyObject *host = PyTuple_Check(address) && PyTuple_GET_SIZE(address) ? PyTuple_GET_ITEM(address, 0) : NULL;
+    if (!resolve || !host || !PyUnicode_Check(host) || is_number(host)) return Py_NewRef(address);
+    return PyObject_Vectorcall(resolve, args, 2, NULL);
+}
+
+PyObject *patch_socket_bind(const call *c) {
+    if (!patch_goroutine() || c->n != 1) return patch_as_before(c);
+    PyObject *address = without_names(c, c->args[0]);
+    if (!address) return NULL;
+    call again = *c;
+    again.args = &address;
+    again.a = address;
+    PyObject *result = patch_as_before(&again);
+    Py_DECREF(address);
+    return result;
+}
+
+/* sendto(data[, flags], address) */
+PyObject *patch_socket_sendto(const call *c) {
+    if (!patch_goroutine() || patch_nargs(c) != c->n || c->n < 2 || c->n > 3)
+        return call_cooperatively(c, FD_WRITE);
+    PyObject *address = without_names(c, c->args[c->n - 1]);
+    if (!address) return NULL;
+    PyObject *args = address == c->args[c->n - 1] ? NULL : PyTuple_New(c->n), *result = NULL;
+    if (args) {
+        for (Py_ssize_t i = 0; i < c->n; i++)
+            PyTuple_SET_ITEM(args, i, Py_NewRef(i < c->n - 1 ? c->args[i] : address));
+        call again = *c;
+        again.args = ((PyTupleObject *)args)->ob_item;
+        again.a = args;
+        result = call_cooperatively(&again, FD_WRITE);
+        Py_DECREF(args);
+    } else if (!PyErr_Occurred()) result = call_cooperatively(c, FD_WRITE);
+    Py_DECREF(address);
+    return result;
+}
+
 /* --- connect, connect_ex ------------------------------------------------------------------------------------- */
 /* 0, or the errno; -1 with an exception. */
 static int wait_connected(PyObject *s, G *g, const limit *l) {
@@ -359,12 +415,6 @@ static PyObject *connect_as_before(const call *c) {
     int fd = *fd_of(c->self), flags = fcntl(fd, F_GETFL);
     if (*timeout_of(c->self) < 0 && flags >= 0 && flags & O_NONBLOCK) fcntl(fd, F_SETFL, flags & ~O_NONBLOCK);
     return patch_as_before(c);
-}
-
-/* The address without names, which the C library would ask for; a new reference, or NULL with an exception. */
-static PyObject *without_names(const call *c) {
-    PyObject *address = patch_arg(c, 0, NULL), *args[] = { c->self, address };
-    return c->leaf->python && address ? PyObject_Vectorcall(c->leaf->python, args, 2, NULL) : Py_XNewRef(address);
 }
 
 static PyObject *connect_in_turns(const call *c, G *g, bool ex) {
@@ -395,13 +445,13 @@ static PyObject *connect_in_turns(const call *c, G *g, bool ex) {
 
 static PyObject *connect_cooperatively(const call *c, bool ex) {
     G *g = patch_goroutine();
-    if (!g || c->n != 1 || *timeout_of(c->self) == 0 || *fd_of(c->self) < 0) return connect_as_before(c);
-    PyObject *address = without_names(c);
+    if (!g || c->n != 1 || *fd_of(c->self) < 0) return connect_as_before(c);
+    PyObject *address = without_names(c, c->args[0]);
     if (!address) return NULL;
     call again = *c;
     again.args = &address;
     again.a = address;
-    PyObject *result = connect_in_turns(&again, g, ex);
+    PyObject *result = *timeout_of(c->self) == 0 ? patch_as_before(&again) : connect_in_turns(&again, g, ex);
     Py_DECREF(address);
     return result;
 }

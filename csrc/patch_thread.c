@@ -38,6 +38,9 @@ static unsigned long ident_here(void) {
 static void forked(void) {
     worker *w = g_worker;
     if (w && w->cur) w->host = w->cur;
+#ifdef __linux__
+    patch_signals_forked();
+#endif
 }
 
 int patch_watch_forks(void) {

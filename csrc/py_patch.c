@@ -29,6 +29,20 @@ static PyObject *py_patch_leaf(PyObject *module, PyObject *args) {
     Py_RETURN_NONE;
 }
 
+/* patch_function(o, function, everywhere): whether o is a function or method in C, for which the other one stands */
+static PyObject *py_patch_function(PyObject *module, PyObject *args) {
+    PyObject *o, *function;
+    int everywhere;
+    if (!PyArg_ParseTuple(args, "OOp:patch_function", &o, &function, &everywhere)) return NULL;
+    int added = patch_function(o, function, everywhere);
+    return added < 0 ? NULL : PyBool_FromLong(added);
+}
+
+static PyObject *py_patch_function_back(PyObject *module, PyObject *o) {
+    patch_function_back(o);
+    Py_RETURN_NONE;
+}
+
 static PyObject *py_patch_waits(PyObject *module, PyObject *unused) { return PyBool_FromLong(patch_anybody_waits()); }
 static PyObject *py_parks(PyObject *module, PyObject *unused) { return PyBool_FromLong(patch_goroutine() != NULL); }
 
@@ -59,20 +73,61 @@ static PyObject *py_await_lock(PyObject *module, PyObject *args) {
     return PyObject_CallMethod(lock, "acquire", "OO", Py_True, limit);       /* it says what is wrong */
 }
 
+static PyObject *py_patch_lines(PyObject *module, PyObject *args) {
+    PyTypeObject *type;
+    int on;
+    if (!PyArg_ParseTuple(args, "O!p:patch_lines", &PyType_Type, &type, &on)) return NULL;
+    patch_lines(type, on);
+    Py_RETURN_NONE;
+}
+
 static PyObject *py_patch_end(PyObject *module, PyObject *unused) {
     patch_end();
     Py_RETURN_NONE;
 }
 
+#ifdef __linux__
+static PyObject *py_signals_begin(PyObject *module, PyObject *args) {
+    unsigned long long mask;
+    int takes, fd;
+    if (!PyArg_ParseTuple(args, "Kp:signals_begin", &mask, &takes)) return NULL;
+    int number = patch_signals_begin(mask, takes, &fd);
+    return number < 0 ? NULL : Py_BuildValue("ii", number, fd);
+}
+
+/* signals_end(number) -> the fields of signal.struct_siginfo, or None */
+static PyObject *py_signals_end(PyObject *module, PyObject *number) {
+    siginfo_t i;
+    long n = PyLong_AsLong(number);
+    if (n == -1 && PyErr_Occurred()) return NULL;
+    if (!patch_signals_end((int)n, &i)) Py_RETURN_NONE;
+    return Py_BuildValue("iiiiiil", i.si_signo, i.si_code, i.si_errno, i.si_pid, i.si_uid, i.si_status, i.si_band);
+}
+
+static PyObject *py_signal_fd(PyObject *module, PyObject *mask) {
+    unsigned long long bits = PyLong_AsUnsignedLongLong(mask);
+    int fd = PyErr_Occurred() ? -1 : patch_signal_fd(bits);
+    return fd < 0 ? NULL : PyLong_FromLong(fd);
+}
+#endif
+
 static PyMethodDef functions[] = {
+#ifdef __linux__
+    {"signals_begin", py_signals_begin, METH_VARARGS, NULL},
+    {"signals_end", py_signals_end, METH_O, NULL},
+    {"signal_fd", py_signal_fd, METH_O, NULL},
+#endif
     {"patch_part", py_patch_part, METH_VARARGS, NULL},
     {"patch_leaf", py_patch_leaf, METH_VARARGS, NULL},
+    {"patch_function", py_patch_function, METH_VARARGS, NULL},
+    {"patch_function_back", py_patch_function_back, METH_O, NULL},
     {"patch_locals", py_patch_locals, METH_O, NULL},
     {"patch_waits", py_patch_waits, METH_NOARGS, NULL},
     {"poll_registered", py_poll_registered, METH_O, NULL},
     {"parks", py_parks, METH_NOARGS, NULL},
     {"patch_know_ssl", py_patch_know_ssl, METH_VARARGS, NULL},
     {"await_lock", py_await_lock, METH_VARARGS, NULL},
+    {"patch_lines", py_patch_lines, METH_VARARGS, NULL},
     {"patch_end", py_patch_end, METH_NOARGS, NULL},
     {NULL},
 };

@@ -297,6 +297,7 @@ static PyObject *py_exiting(PyObject *module, PyObject *unused) {
 static PyObject *py_forked(PyObject *module, PyObject *unused) {
     sched_after_fork();
     patch_forget_waiters();
+    patch_forget_files();
     Py_RETURN_NONE;
 }
 

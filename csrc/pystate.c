@@ -190,24 +190,35 @@ int ps_other_threads(bool (*known)(PyThreadState *)) {
 /* --- what belongs to a thread ---------------------------------------------------------------------- */
 bool ps_own_locals;
 
-void ps_end_locals(PyThreadState *ts) {
-    while (ts->dict) Py_CLEAR(ts->dict);
+/* Dropping one may run code that makes another. */
+static bool drop_locals(ps_locals *l) {
+    bool any = l->dict || l->agen_first || l->agen_final;
+    Py_CLEAR(l->dict);
+    Py_CLEAR(l->agen_first);
+    Py_CLEAR(l->agen_final);
 #if PS_LOCAL_KEYS
-    while (ts->threading_local_key || ts->threading_local_sentinel || ts->dict) {
-        Py_CLEAR(ts->dict);
-        Py_CLEAR(ts->threading_local_key);
-        Py_CLEAR(ts->threading_local_sentinel);
-    }
+    any |= l->key || l->sentinel;
+    Py_CLEAR(l->key);
+    Py_CLEAR(l->sentinel);
 #endif
+#if PS_LOOP
+    any |= l->loop != NULL;
+    Py_CLEAR(l->loop);
+#endif
+#if PS_TASK
+    any |= l->task != NULL;
+    Py_CLEAR(l->task);
+#endif
+    return any;
 }
 
-void ps_drop_locals(pystate *s) {
-    Py_CLEAR(s->dict);
-#if PS_LOCAL_KEYS
-    Py_CLEAR(s->local_key);
-    Py_CLEAR(s->local_sentinel);
-#endif
+void ps_end_locals(PyThreadState *ts) {
+    pystate last = { 0 };
+    do ps_save_locals(&last, ts);
+    while (drop_locals(&last.locals));
 }
+
+void ps_drop_locals(pystate *s) { drop_locals(&s->locals); }
 
 /* --- other threads, signals ---------------------------------------------------------------------- */
 #ifdef Py_GIL_DISABLED

@@ -54,6 +54,28 @@ typedef struct _PyInterpreterFrame pyframe;
 
 /* From 3.13 on threading.local finds a thread's values by these objects, before that in its dictionary. */
 #define PS_LOCAL_KEYS (PY_VERSION_HEX >= 0x030D0000)
+/* From 3.13 on asyncio keeps there which loop runs, from 3.14 on which task; before in the dictionary. */
+#define PS_LOOP (PY_VERSION_HEX >= 0x030D0000)
+#define PS_TASK (PY_VERSION_HEX >= 0x030E0000)
+
+/* Added to the number of a thread state; CPython counts those from 1. */
+#define PS_NEXT_ID ((uint64_t)1 << 32)
+
+/* What the thread state keeps for those who ask for something of the thread's own. */
+typedef struct ps_locals {
+    PyObject *dict;
+#if PS_LOCAL_KEYS
+    PyObject *key, *sentinel;
+#endif
+#if PS_LOOP
+    PyObject *loop;
+#endif
+#if PS_TASK
+    PyObject *task;
+#endif
+    PyObject *agen_first, *agen_final;  /* sys.set_asyncgen_hooks */
+    int origin_depth;                   /* sys.set_coroutine_origin_tracking_depth */
+} ps_locals;
 
 typedef struct pystate {
     pyframe *frame;                     /* innermost; also where readers of a parked goroutine begin */
@@ -62,10 +84,7 @@ typedef struct pystate {
     _PyErr_StackItem *exc_info;
     PyObject *context;
     int py_depth, tracing;
-    PyObject *dict;                     /* its own while it is parked, with ps_own_locals */
-#if PS_LOCAL_KEYS
-    PyObject *local_key, *local_sentinel;
-#endif
+    ps_locals locals;                   /* its own while it is parked, with ps_own_locals */
 #if PS_C_DEPTH
     int c_depth;
 #endif
@@ -185,27 +204,52 @@ static inline long ps_thread_count(PyThreadState *ts) {
     return (long)relaxed_load((_Atomic(Py_ssize_t) *)&ts->interp->threads.count);
 }
 
-/* --- what threading.local and the like keep for a thread ---------------------------------------------- */
+/* --- what threading.local, asyncio and the like keep for a thread --------------------------------------- */
 /* Each goroutine has its own. */
 extern bool ps_own_locals;
 
+/* Takes all of it out of the thread state.  CPython remembers things by the number of a thread state: what it
+   remembers of this one must not be found by the next goroutine. */
 static inline void ps_save_locals(pystate *s, PyThreadState *ts) {
-    s->dict = ts->dict;
-    ts->dict = NULL;
+    ps_locals *l = &s->locals;
+    l->dict = ts->dict;
+    l->agen_first = ts->async_gen_firstiter;
+    l->agen_final = ts->async_gen_finalizer;
+    l->origin_depth = ts->coroutine_origin_tracking_depth;
+    ts->dict = ts->async_gen_firstiter = ts->async_gen_finalizer = NULL;
+    ts->coroutine_origin_tracking_depth = 0;
 #if PS_LOCAL_KEYS
-    s->local_key = ts->threading_local_key;
-    s->local_sentinel = ts->threading_local_sentinel;
+    l->key = ts->threading_local_key;
+    l->sentinel = ts->threading_local_sentinel;
     ts->threading_local_key = ts->threading_local_sentinel = NULL;
 #endif
+#if PS_LOOP
+    l->loop = ((_PyThreadStateImpl *)ts)->asyncio_running_loop;
+    ((_PyThreadStateImpl *)ts)->asyncio_running_loop = NULL;
+#endif
+#if PS_TASK
+    l->task = ((_PyThreadStateImpl *)ts)->asyncio_running_task;
+    ((_PyThreadStateImpl *)ts)->asyncio_running_task = NULL;
+#endif
+    ts->id += PS_NEXT_ID;
 }
 static inline void ps_load_locals(pystate *s, PyThreadState *ts) {
-    ts->dict = s->dict;
-    s->dict = NULL;
+    ps_locals *l = &s->locals;
+    ts->dict = l->dict;
+    ts->async_gen_firstiter = l->agen_first;
+    ts->async_gen_finalizer = l->agen_final;
+    ts->coroutine_origin_tracking_depth = l->origin_depth;
 #if PS_LOCAL_KEYS
-    ts->threading_local_key = s->local_key;
-    ts->threading_local_sentinel = s->local_sentinel;
-    s->local_key = s->local_sentinel = NULL;
+    ts->threading_local_key = l->key;
+    ts->threading_local_sentinel = l->sentinel;
 #endif
+#if PS_LOOP
+    ((_PyThreadStateImpl *)ts)->asyncio_running_loop = l->loop;
+#endif
+#if PS_TASK
+    ((_PyThreadStateImpl *)ts)->asyncio_running_task = l->task;
+#endif
+    *l = (ps_locals){ 0 };
 }
 /* Those of the goroutine that runs are dropped; may run Python code. */
 void ps_end_locals(PyThreadState *ts);

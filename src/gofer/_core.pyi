@@ -252,6 +252,13 @@ def patch_part(part: str, on: bool, /) -> int:
 def patch_leaf(name: str, stand_in: Callable[..., object], /) -> None:
     """`stand_in(original, *as it was called)` is what the function does in a goroutine."""
 
+def patch_function(o: Any, stand_in: Callable[..., object], everywhere: bool, /) -> bool:
+    """The same for any function or method in C, until `patch_function_back`; False if it is none.
+
+    With `everywhere` in plain threads, too.
+    """
+
+def patch_function_back(o: Any, /) -> None: ...
 def patch_locals(on: bool, /) -> None: ...
 def patch_waits() -> bool:
     """Whether a goroutine waits for what only a patched function would wake it from."""
@@ -262,11 +269,26 @@ def patch_know_ssl(sample: Any, ref: Any, double: type, /) -> None:
 def await_lock(lock: Any, seconds: float | None, /) -> bool:
     """`acquire()` of a `threading.Lock` that stands for an event: called off at any moment."""
 
+def patch_lines(type: type, on: bool, /) -> None:
+    """Iterating over buffered files of that type."""
+
 def patch_end() -> None:
     """From now on everything is as before, in all goroutines."""
 
 def poll_registered(poll: Any, /) -> dict[int, int]:
     """What an object of `select.poll()` waits for."""
+
+def signals_begin(mask: int, takes: bool, /) -> tuple[int, int]:
+    """From now on signals of the mask (bit 0: number 1) are given to the caller, or only told of.
+
+    A number for `signals_end`, and a descriptor that becomes readable then. On Linux.
+    """
+
+def signals_end(number: int, /) -> tuple[int, int, int, int, int, int, int] | None:
+    """Not any more; what of `signal.struct_siginfo` has been given."""
+
+def signal_fd(mask: int, /) -> int:
+    """A new descriptor that is readable while one of them is there and blocked. On Linux."""
 
 def parks() -> bool:
     """Whether a call of the standard library is to park its goroutine, and not its thread."""

@@ -16,34 +16,58 @@ from importlib import import_module
 from typing import Any, Final
 
 from gofer import _core
+from gofer.stdlib import _offload
 
 __all__ = ["patch", "patched", "unpatch"]
 
-_PARTS: Final = ("time", "threading", "queue", "socket", "ssl", "select", "os")
-_IN_C: Final = frozenset({"time", "queue"})  # nothing of these is in Python
+_PARTS: Final = (
+    "time",
+    "threading",
+    "queue",
+    "socket",
+    "ssl",
+    "select",
+    "os",
+    "io",
+    "signal",
+    "multiprocessing",
+    "asyncio",
+    "libraries",
+)
+_IN_C: Final = frozenset({"time", "queue", "multiprocessing"})  # nothing of these is in Python
 
 _patched: dict[str, Any] = {}  # the module of each part that is; None: it has none
 
 
-def patch(*, only: Iterable[str] | None = None, exclude: Iterable[str] = ()) -> None:
-    """Make the standard library cooperative: what blocks a thread parks the goroutine instead.
+class _Patch:
+    """The function `patch`, with what goes with it."""
 
-    Behaviour is replaced, not names: every reference that was ever taken, `from time import sleep`
-    too, and every lock, queue and socket that exists already is cooperative from then on. Plain
-    threads see no difference, and may share all of it with goroutines. May be called at any time,
-    from anywhere, and again.
+    __slots__ = ()
 
-    `only` names the parts to patch, by default all, and `exclude` those to leave alone: `patched()`
-    lists those there are. `ValueError` for a name that is none.
-    """
-    wanted = _names("only", _PARTS if only is None else only) - _names("exclude", exclude)
-    for part in _PARTS:
-        if part in wanted and part not in _patched:
-            _begin(part)
+    def __call__(self, *, only: Iterable[str] | None = None, exclude: Iterable[str] = ()) -> None:
+        """Make the standard library cooperative: what blocks a thread parks the goroutine instead.
+
+        Behaviour is replaced, not names: every reference that was ever taken, `from time import
+        sleep` too, and every lock, queue and socket that exists already is cooperative from then
+        on. Plain threads see no difference, and may share all of it with goroutines. May be called
+        at any time, from anywhere, and again. It does not wait.
+
+        `only` names the parts to patch, by default all, and `exclude` those to leave alone:
+        `patched()` lists those there are. `ValueError` for a name that is none.
+        """
+        wanted = _names("only", _PARTS if only is None else only) - _names("exclude", exclude)
+        for part in _PARTS:
+            if part in wanted and part not in _patched:
+                _begin(part)
+
+    offload = staticmethod(_offload.offload)
+
+
+patch: Final = _Patch()
 
 
 def unpatch() -> None:
-    """Undo `patch()`.
+    """Undo `patch()` and `patch.offload()`.
 
     `RuntimeError` while goroutines wait in something that is patched. A lock that remembers who
     holds it (`threading.RLock`) should be free: it would not know its goroutine again.
@@ -53,14 +77,16 @@ def unpatch() -> None:
             "unpatch() while goroutines wait in what is patched: nobody would wake them any more; "
             "let them end first"
         )
+    _offload.end()
     for part in reversed(_PARTS):
         if part in _patched:
             _end(part)
 
 
 def patched() -> dict[str, bool]:
-    """The parts that `patch()` knows, and whether each is patched now."""
-    return {part: part in _patched for part in _PARTS}
+    """The parts that `patch()` knows, and whether each is patched now; and what is offloaded."""
+    parts = {part: part in _patched for part in _PARTS}
+    return parts | dict.fromkeys(_offload.offloaded(), True)
 
 
 def _begin(part: str) -> None:

@@ -1,7 +1,7 @@
 """Reading and writing descriptors that are no files, and waiting for child processes.
 
 A descriptor that the program has made non-blocking is left alone. One that blocks is waited for,
-and then used in a way that it does not block in: a pipe that is ready takes PIPE_BUF bytes.
+and then used in a way that it does not block in.
 """
 
 import os
@@ -14,12 +14,12 @@ from gofer import _core
 from gofer.blocking import blocking
 from gofer.errors import Cancelled
 
-__all__ = ["STAND_INS"]
+__all__ = ["CHUNK", "STAND_INS", "has_room", "waits", "write_all"]
 
-_CHUNK: Final = select.PIPE_BUF
+CHUNK: Final = select.PIPE_BUF  # a pipe that is ready takes so many bytes
 
 
-def _waits(fd: Any) -> bool:
+def waits(fd: Any) -> bool:
     """Whether reading or writing it may block its thread for long."""
     if not isinstance(fd, int):
         return False
@@ -35,35 +35,46 @@ def _waits(fd: Any) -> bool:
 
 
 def _read(original: Callable[..., Any], *args: Any) -> Any:
-    if args and _waits(args[0]):
+    if args and waits(args[0]):
         _core.wait_fd(args[0], _core.FD_READ, None)
     return original(*args)
 
 
 def _write(original: Callable[..., Any], *args: Any) -> Any:
-    if len(args) != 2 or not _waits(args[0]):
+    if len(args) != 2 or not waits(args[0]):
         return original(*args)
-    fd, data = args
+    return write_all(original, args[0], *args)
+
+
+def has_room(fd: int) -> bool:
+    poll = select.poll()
+    poll.register(fd, select.POLLOUT)
+    return bool(poll.poll(0))
+
+
+def write_all(original: Callable[..., Any], fd: int, to: Any, data: Any) -> Any:
+    """`original(to, data)`, in pieces, each when there is room for it."""
     try:
         rest = memoryview(data).cast("B")
     except (TypeError, ValueError):
-        return original(*args)
+        return original(to, data)
     written = 0
     while True:
         try:
-            _core.wait_fd(fd, _core.FD_WRITE, None)
+            if not has_room(fd):
+                _core.wait_fd(fd, _core.FD_WRITE, None)
         except Cancelled:
             if written:
                 return written
             raise
-        written += original(fd, rest[written : written + _CHUNK])
+        written += original(to, rest[written : written + CHUNK])
         if written >= len(rest):
             return written
 
 
 def _sendfile(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     out: Any = args[0] if args else kwargs.get("out_fd")
-    if not _waits(out):
+    if not waits(out):
         return original(*args, **kwargs)
     os.set_blocking(out, False)
     try:
@@ -74,35 +85,6 @@ def _sendfile(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
                 _core.wait_fd(out, _core.FD_WRITE, None)
     finally:
         os.set_blocking(out, True)
-
-
-# --- io.FileIO ----------------------------------------------------------------------------------
-
-
-def _file_read(original: Callable[..., Any], file: Any, *args: Any, **kwargs: Any) -> Any:
-    if not file.closed and _waits(file.fileno()):
-        _core.wait_fd(file.fileno(), _core.FD_READ, None)
-    return original(file, *args, **kwargs)
-
-
-def _file_readall(original: Callable[..., Any], file: Any, *args: Any) -> Any:
-    if args or file.closed or not _waits(file.fileno()):
-        return original(file, *args)
-    chunks: list[bytes] = []
-    while chunk := file.read(1 << 16):
-        chunks.append(chunk)
-    return b"".join(chunks)
-
-
-def _file_read_some(original: Callable[..., Any], file: Any, *args: Any) -> Any:
-    size = args[0] if args else -1
-    if size is None or (isinstance(size, int) and size < 0):
-        return _file_readall(original, file)
-    return _file_read(original, file, *args)
-
-
-def _input(original: Callable[..., Any], *args: Any) -> Any:
-    return blocking(original, *args)
 
 
 # --- child processes ----------------------------------------------------------------------------
@@ -197,10 +179,6 @@ STAND_INS: Final[dict[str, Callable[..., Any]]] = {
     "posix.read": _read,
     "posix.write": _write,
     "posix.sendfile": _sendfile,
-    "_io.FileIO.readinto": _file_read,
-    "_io.FileIO.read": _file_read_some,
-    "_io.FileIO.readall": _file_readall,
-    "builtins.input": _input,
     "posix.waitpid": _waitpid,
     "posix.waitid": _waitid,
     "posix.wait": _wait,

@@ -8,19 +8,9 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from gofer import _core
+from gofer.stdlib._limit import Limit
 
 __all__ = ["STAND_INS"]
-
-
-class _Limit:
-    """What is left of a time-out in seconds; None: no end."""
-
-    def __init__(self, seconds: float | None) -> None:
-        self._until = None if seconds is None else _core.now() + seconds
-
-    @property
-    def left(self) -> float | None:
-        return None if self._until is None else max(0.0, self._until - _core.now())
 
 
 def _fileno(o: Any) -> int:
@@ -44,7 +34,7 @@ def _select(original: Callable[..., Any], *args: Any) -> Any:
         asked: list[Any] = [_as_list(objects) for objects in args[:3]]
     except TypeError:
         return original(*args)
-    limit = _Limit(seconds)
+    limit = Limit(seconds)
     while True:
         ready = original(*asked, 0)
         left = limit.left
@@ -80,7 +70,7 @@ def _poll(original: Callable[..., Any], poll: Any, *args: Any) -> Any:
         ms = None
     if len(args) > 1 or not _is_limit(ms):
         return original(poll, *args)
-    limit = _Limit(None if ms is None else ms / 1000)
+    limit = Limit(None if ms is None else ms / 1000)
     while True:
         ready = original(poll, 0)
         left = limit.left
@@ -97,7 +87,7 @@ def _epoll(original: Callable[..., Any], epoll: Any, *args: Any, **kwargs: Any) 
         seconds = None
     if len(args) > 2 or kwargs.keys() - {"timeout", "maxevents"} or not _is_limit(seconds):
         return original(epoll, *args, **kwargs)
-    limit = _Limit(seconds)
+    limit = Limit(seconds)
     while True:
         ready = original(epoll, 0, most)
         left = limit.left

@@ -34,25 +34,16 @@ def _on_pool(original: Callable[..., Any], *args: Any) -> Any:
     return blocking(original, *args)
 
 
-def _has_name(address: Any) -> bool:
-    try:
-        host: Any = address[0]
-    except (TypeError, LookupError):
-        return False
-    return isinstance(host, str) and not isinstance(address, str) and not _is_address(host)
-
-
 def _without_names(sock: Any, address: Any) -> Any:
-    """An address to connect to: if it has a name, with the number that the name stands for."""
-    if sock.family not in (socket.AF_INET, socket.AF_INET6) or not _has_name(address):
+    """An address that has a name, with the number that the name stands for."""
+    if sock.family not in (socket.AF_INET, socket.AF_INET6):
         return address
-    found = socket.getaddrinfo(address[0], None, sock.family, sock.type)
+    found = socket.getaddrinfo(address[0], None, sock.family)
     return (found[0][4][0], *address[1:])
 
 
 STAND_INS: Final[dict[str, Callable[..., Any]]] = {
-    "_socket.socket.connect": _without_names,
-    "_socket.socket.connect_ex": _without_names,
+    "_socket.socket.connect": _without_names,  # and of bind and sendto
     "_socket.getaddrinfo": _getaddrinfo,
     "_socket.gethostbyname": _by_name,
     "_socket.gethostbyname_ex": _by_name,

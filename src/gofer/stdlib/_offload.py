@@ -1,0 +1,107 @@
+"""`patch.offload`: functions of libraries that block in C are called on the pool of `blocking`.
+
+A function or method in C is exchanged in place, as those of the standard library are; one in Python
+is replaced where it stands, and references that were taken before escape.
+"""
+
+import sys
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Final
+
+from gofer import _core
+from gofer.blocking import blocking
+from gofer.stdlib import _sqlite3
+from gofer.stdlib._imports import Imports
+
+__all__ = ["end", "offload", "offloaded"]
+
+_StandIn = Callable[..., Any]
+_Undo = Callable[[], object]
+
+
+def _on_pool(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    return blocking(original, *args, **kwargs)
+
+
+# Libraries whose functions are known.
+_KNOWN: Final[Mapping[str, Mapping[str, _StandIn]]] = {"sqlite3": _sqlite3.STAND_INS}
+
+_imports: Imports | None = None
+_done: Final[dict[str, set[str]]] = {}
+
+
+def offload(module: str, *names: str) -> None:
+    """Have functions of a library called on the pool of `blocking` when a goroutine calls them.
+
+        patch.offload("sqlite3")
+        patch.offload("confluent_kafka", "Producer.flush", "Consumer.poll")
+
+    `module` is named as it is imported, now or later, and `names` are its functions, and methods of
+    its classes, that block. Without names it is a library that gofer knows the functions of:
+    sqlite3. In plain threads they do what they did. `unpatch()` undoes it.
+
+    `ValueError` for a library that is not known or a name that it does not have, `TypeError` for
+    one that is neither a function nor a method; of a library that is imported later, it is raised
+    by the import.
+    """
+    global _imports
+    known = _KNOWN.get(module)
+    if not names and known is None:
+        raise ValueError(
+            f"patch.offload({module!r}): it is not known which of its functions block; name them: "
+            f'patch.offload({module!r}, "connect", "Connection.execute")'
+        )
+    if _imports is None:
+        _imports = Imports({})
+        _imports.watch()
+    for name in names or known or ():
+        stand_in = (known or {}).get(name, _on_pool)
+        if name not in _done.setdefault(module, set()):
+            _imports.add(module, partial(_begin, module, name, stand_in))
+            _done[module].add(name)
+
+
+def offloaded() -> list[str]:
+    return list(_done)
+
+
+def end() -> None:
+    global _imports
+    if _imports is not None:
+        _imports.forget()
+        _imports = None
+    _done.clear()
+
+
+def _begin(module: str, name: str, stand_in: _StandIn) -> _Undo:
+    said = f"patch.offload({module!r}, {name!r})"
+    owner: Any = sys.modules[module]
+    *path, last = name.split(".")
+    try:
+        for part in path:
+            owner = getattr(owner, part)
+        o = _look_up(owner, last)
+    except (AttributeError, KeyError):
+        raise ValueError(f"{said}: {module} has no {name}") from None
+    if isinstance(o, type) or not callable(o):
+        raise TypeError(f"{said}: it is neither a function nor a method: {o!r}")
+    if _core.patch_function(o, stand_in, stand_in in _sqlite3.EVERYWHERE):
+        return partial(_core.patch_function_back, o)
+    return _replace(said, owner, last, o)
+
+
+def _look_up(owner: Any, name: str) -> Any:
+    """As it stands there, bound to nothing."""
+    if not isinstance(owner, type):
+        return getattr(owner, name)
+    return next(vars(base)[name] for base in owner.__mro__ if name in vars(base))
+
+
+def _replace(said: str, owner: Any, name: str, function: Any) -> _Undo:
+    its_own = name in vars(owner)
+    try:
+        setattr(owner, name, blocking.wrap(function))
+    except TypeError as error:
+        raise TypeError(f"{said}: it can not be replaced: {error}") from None
+    return partial(setattr, owner, name, function) if its_own else partial(delattr, owner, name)
