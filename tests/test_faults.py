@@ -36,13 +36,15 @@ def cooperative():
 
 
 def descriptors():
-    """What is open, where that can be seen, but for the pollers of workers, which may be started."""
+    """What is open, where that can be seen; not the pollers of workers, which may be started."""
     opened = []
     with contextlib.suppress(FileNotFoundError):
         for fd in os.listdir("/proc/self/fd"):
             with contextlib.suppress(FileNotFoundError):  # that of the list itself
                 opened.append(os.readlink(f"/proc/self/fd/{fd}"))
-    return [name for name in opened if name not in ("anon_inode:[eventpoll]", "anon_inode:[eventfd]")]
+    return [
+        name for name in opened if name not in ("anon_inode:[eventpoll]", "anon_inode:[eventfd]")
+    ]
 
 
 @pytest.fixture
@@ -418,7 +420,8 @@ def test_a_server_that_forks(program):
             request_queue_size = 100
 
         def ask(n):
-            with socket.create_connection(server.server_address) as sock, sock.makefile("rwb") as file:
+            sock = socket.create_connection(server.server_address)
+            with sock, sock.makefile("rwb") as file:
                 for k in range(3):
                     file.write(b"%d %d\\n" % (n, k))
                     file.flush()

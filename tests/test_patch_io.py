@@ -21,7 +21,18 @@ from typing import NamedTuple
 
 import pytest
 
-from gofer import Cancelled, Group, cancel_scope, fork, go, gosched, patch, patched, timeout, unpatch
+from gofer import (
+    Cancelled,
+    Group,
+    cancel_scope,
+    fork,
+    go,
+    gosched,
+    patch,
+    patched,
+    timeout,
+    unpatch,
+)
 
 from shared import in_thread
 from shared.canary import beats_under

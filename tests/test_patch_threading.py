@@ -362,7 +362,7 @@ def test_a_lock_that_stays_locked_is_given_up(mutex):
     assert take_in_a_cancelled_scope(mutex) is True
 
 
-@pytest.mark.parametrize("seconds, outcome", [(0.5, False), (5, "cancelled")])
+@pytest.mark.parametrize(("seconds", "outcome"), [(0.5, False), (5, "cancelled")])
 def test_a_limit_of_its_own_and_a_cancellation(mutex, seconds, outcome):
     start = now()
     task = fork(take_in_a_cancelled_scope, mutex, seconds)

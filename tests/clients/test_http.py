@@ -135,9 +135,7 @@ def of_requests(authority, tmp_path, connections, block):
 
 
 def of_urllib3(authority, tmp_path, connections, block):
-    manager = urllib3.PoolManager(
-        maxsize=connections, block=block, ssl_context=trusting(authority)
-    )
+    manager = urllib3.PoolManager(maxsize=connections, block=block, ssl_context=trusting(authority))
     return Client(
         lambda url: manager.request("GET", url).data.decode(),
         lambda url, text: manager.request("POST", url, body=text.encode()).data.decode(),
@@ -148,9 +146,7 @@ def of_urllib3(authority, tmp_path, connections, block):
 
 def of_httpx(authority, tmp_path, connections, block):
     limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
-    client = httpx.Client(
-        verify=trusting(authority), limits=limits, timeout=None, trust_env=False
-    )
+    client = httpx.Client(verify=trusting(authority), limits=limits, timeout=None, trust_env=False)
     pool = client._transport._pool
     return Client(
         lambda url: client.get(url).text,
@@ -167,7 +163,7 @@ def trusting(authority):
 
 
 def pools_are_full(manager, connections):
-    pools = [manager.pools[key] for key in manager.pools.keys()]
+    pools = [manager.pools[key] for key in manager.pools]
     return all(pool.pool.qsize() == connections for pool in pools)
 
 

@@ -60,7 +60,9 @@ def log(logger):
 
 
 def expected(many):
-    return Counter(f"record {k} of {n}: {'x' * (n % 1000)}" for n in range(many) for k in range(RECORDS))
+    return Counter(
+        f"record {k} of {n}: {'x' * (n % 1000)}" for n in range(many) for k in range(RECORDS)
+    )
 
 
 def test_into_a_file(logger, tmp_path):

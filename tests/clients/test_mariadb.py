@@ -20,7 +20,7 @@ def url():
     install = servers.needed("mariadb-install-db", "mariadb-server")
     program = servers.needed("mariadbd", "mariadb-server")
     port = servers.free_port()
-    user = ["--user=root"] if os.geteuid() == 0 else []  # it asks for that, and the tests' own is all it is
+    user = ["--user=root"] if os.geteuid() == 0 else []  # it asks for that
     with servers.folder(None) as (folder, options):
         data = f"--datadir={folder / 'data'}"
         servers.run(
@@ -38,7 +38,7 @@ def url():
         with servers.serving(port, *command, cwd=folder, **options):
             yield sqlalchemy.URL.create(
                 *["mysql+pymysql", "root", "", "127.0.0.1", port, "mysql"],
-                query={"ssl_disabled": "true"},  # it would read all authorities, for each connection
+                query={"ssl_disabled": "true"},  # it would read all authorities, each time
             )
 
 

@@ -1,4 +1,4 @@
-"""paramiko against OpenSSH: many channels on one connection, which a thread of paramiko's serves."""
+"""paramiko against OpenSSH: many channels on one connection, served by a thread of paramiko."""
 
 import getpass
 import os

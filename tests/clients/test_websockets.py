@@ -10,8 +10,8 @@ from gofer import go, shield
 from shared import calls
 
 pytest.importorskip("websockets")
-from websockets.sync.client import connect  # noqa: E402
-from websockets.sync.server import serve  # noqa: E402
+from websockets.sync.client import connect
+from websockets.sync.server import serve
 
 MANY = 100
 

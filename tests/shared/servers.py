@@ -17,7 +17,9 @@ SECONDS = 60
 
 def needed(program, package, *more):
     """The path of a program; without it the test is skipped. `more` are folders to look in."""
-    path = shutil.which(program, path=os.pathsep.join([*map(str, more), os.environ["PATH"], "/usr/sbin"]))
+    path = shutil.which(
+        program, path=os.pathsep.join([*map(str, more), os.environ["PATH"], "/usr/sbin"])
+    )
     if path is None:
         pytest.skip(f"there is no {program} (Debian: {package})")
     return path
