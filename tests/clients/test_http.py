@@ -163,8 +163,8 @@ def trusting(authority):
 
 
 def pools_are_full(manager, connections):
-    pools = [manager.pools[key] for key in manager.pools]
-    return all(pool.pool.qsize() == connections for pool in pools)
+    keys = manager.pools.keys()  # it can not be iterated over
+    return all(manager.pools[key].pool.qsize() == connections for key in keys)
 
 
 MAKERS = [of_requests, of_urllib3, of_httpx]

@@ -64,9 +64,8 @@ def check_called_off(connect, rng, until, others):
         move = "update t set balance = balance + :amount where n = {}"
         run(engine, move.format(0), move.format(1).replace("+", "-"), amount=n)
         text = "x" * (n % 7 * 1000)
-        assert (
-            ask(engine, "select replace(:text, 'y', :n)", n=str(n), text=f"{text}y") == f"{text}{n}"
-        )
+        reply = ask(engine, "select replace(:text, 'y', :n)", n=str(n), text=f"{text}y")
+        assert reply == f"{text}{n}"
 
     calls.CallingOff(rng)(call)
     assert engine.pool.checkedout() == 0
