@@ -13,11 +13,11 @@ import pytest
 from gofer import go
 
 from shared import calls
+from shared.certificates import certificate
 
 requests = pytest.importorskip("requests")
 urllib3 = pytest.importorskip("urllib3")
 httpx = pytest.importorskip("httpx")
-trustme = pytest.importorskip("trustme")
 
 CONNECTIONS = 20
 PADDING = "x" * 3000
@@ -89,16 +89,22 @@ class Server(http.server.ThreadingHTTPServer):
 
 
 @pytest.fixture(scope="module")
-def authority():
-    return trustme.CA()
+def certificates(tmp_path_factory):
+    return certificate(tmp_path_factory.mktemp("tls"))
+
+
+@pytest.fixture(scope="module")
+def authority(certificates):
+    return str(certificates[1])
 
 
 @pytest.fixture(params=["http", "https"])
-def server(request, authority, until):
+def server(request, certificates, until):
     context = None
     if request.param == "https":
+        key, public = certificates
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        authority.issue_cert("localhost").configure_cert(context)
+        context.load_cert_chain(public, key)
     with Server(context) as it:
         serving = go(it.serve_forever, 0.01)
         yield it
@@ -118,14 +124,13 @@ class Client(NamedTuple):
     close: Callable[[], None]
 
 
-def of_requests(authority, tmp_path, connections, block):
+def of_requests(authority, connections, block):
     session = requests.Session()
     adapter = requests.adapters.HTTPAdapter(1, connections, pool_block=block)
     session.mount("http://", adapter)
     session.mount("https://", adapter)
     session.trust_env = False
-    session.verify = str(tmp_path / "authority.pem")
-    authority.cert_pem.write_to_path(session.verify)
+    session.verify = authority
     return Client(
         lambda url: session.get(url).text,
         lambda url, text: session.post(url, data=text.encode()).text,
@@ -134,8 +139,9 @@ def of_requests(authority, tmp_path, connections, block):
     )
 
 
-def of_urllib3(authority, tmp_path, connections, block):
-    manager = urllib3.PoolManager(maxsize=connections, block=block, ssl_context=trusting(authority))
+def of_urllib3(authority, connections, block):
+    trusting = ssl.create_default_context(cafile=authority)
+    manager = urllib3.PoolManager(maxsize=connections, block=block, ssl_context=trusting)
     return Client(
         lambda url: manager.request("GET", url).data.decode(),
         lambda url, text: manager.request("POST", url, body=text.encode()).data.decode(),
@@ -144,9 +150,10 @@ def of_urllib3(authority, tmp_path, connections, block):
     )
 
 
-def of_httpx(authority, tmp_path, connections, block):
+def of_httpx(authority, connections, block):
     limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
-    client = httpx.Client(verify=trusting(authority), limits=limits, timeout=None, trust_env=False)
+    trusting = ssl.create_default_context(cafile=authority)
+    client = httpx.Client(verify=trusting, limits=limits, timeout=None, trust_env=False)
     pool = client._transport._pool
     return Client(
         lambda url: client.get(url).text,
@@ -154,12 +161,6 @@ def of_httpx(authority, tmp_path, connections, block):
         lambda: not pool._requests and all(c.is_idle() or c.is_closed() for c in pool.connections),
         client.close,
     )
-
-
-def trusting(authority):
-    context = ssl.create_default_context()
-    authority.configure_trust(context)
-    return context
 
 
 def pools_are_full(manager, connections):
@@ -171,12 +172,12 @@ MAKERS = [of_requests, of_urllib3, of_httpx]
 
 
 @pytest.fixture(params=MAKERS, ids=lambda maker: maker.__name__.removeprefix("of_"))
-def connect(request, authority, tmp_path):
+def connect(request, authority):
     """connect(n): a client that keeps n connections; block: it never has more, calls wait."""
     clients = []
 
     def connect(connections, *, block):
-        clients.append(request.param(authority, tmp_path, connections, block))
+        clients.append(request.param(authority, connections, block))
         return clients[-1]
 
     yield connect

@@ -3,7 +3,7 @@
 A call takes a number, checks what it is told about that number by the server, and returns nothing.
 """
 
-from gofer import Group, cancel_scope, fork, go, gosched, sleep, timeout
+from gofer import Group, after_func, cancel_scope, fork, gosched, sleep, timeout
 from gofer.context import Canceled
 
 from shared.canary import BEATS
@@ -87,22 +87,19 @@ def _by_time(call, n, seconds):
 
 
 def _by_another(call, n, seconds):
-    def cancel():
-        sleep(seconds)
-        scope.cancel()
-
     ended = False
     with cancel_scope() as scope:
-        go(cancel)
+        after_func(seconds, scope.cancel)
         call(n)
         ended = True
-        scope.cancel()  # there is nobody left to wait for
     return not ended
 
 
 def _as_a_task(call, n, seconds):
     task = fork(call, n)
-    sleep(seconds)
+    with cancel_scope() as scope:
+        after_func(seconds, scope.cancel)
+        task.join()
     task.cancel()
     try:
         task.join()
