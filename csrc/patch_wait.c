@@ -208,14 +208,17 @@ int patch_wait(G *g, want *w, int64_t ns) {
     int taken = w->take(w);
     if (taken) { if (taken > 0) g_could_switch(); return taken; }
     bounds b = { NEVER };
+    bool outer = g->deaf;                        /* a signal handler waits, while its goroutine does */
     if (ns != NEVER) {
         if (need_clock(&b, g) < 0) return -1;
         b.limit = timers_clock(b.clock) + ns;
     }
+    g->deaf = false;
     atomic_fetch_add(&waiting, 1);
     taken = wait_in_turns(g, w, &b);
     atomic_fetch_sub(&waiting, 1);
     hear_again(g);
+    g->deaf = outer;
     mem_free(b.alarm);
     return taken;
 }

@@ -370,6 +370,48 @@ def test_a_limit_of_its_own_and_a_cancellation(mutex, seconds, outcome):
     assert now() - start == pytest.approx(min(seconds, 1))
 
 
+def test_a_signal_handler_waits_meanwhile(program):
+    """It waits for a lock, in a goroutine that waits for one patiently."""
+    outcome = program(
+        """
+        import signal, threading
+        import gofer
+        gofer.patch()
+        one, two, handling = threading.Lock(), threading.Lock(), gofer.Chan()
+
+        def until(condition):
+            while not condition():
+                gofer.gosched()
+
+        def hold_both():
+            with one:
+                with two:
+                    until(lambda: main.state == "waiting")
+                    signal.setitimer(signal.ITIMER_REAL, 0.01)
+                    handling.recv()  # now all wait
+                    until(lambda: main.state == "waiting")
+                until(lambda: main.state == "waiting")
+
+        def handler(*_):
+            with gofer.shield():
+                handling.send(None)
+                with two:
+                    print("handled")
+
+        main = gofer.current()
+        signal.signal(signal.SIGALRM, handler)
+        holder = gofer.fork(hold_both)
+        until(two.locked)
+        with gofer.cancel_scope() as scope:
+            scope.cancel()
+            with one:
+                pass
+        holder.join()
+        """
+    )
+    assert outcome == (0, "handled\n", "")
+
+
 def test_what_is_no_lock_is_given_up_at_once():
     event = threading.Event()
     with bubble(), cancel_scope() as scope:
