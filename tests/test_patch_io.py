@@ -21,7 +21,18 @@ from typing import NamedTuple
 
 import pytest
 
-from gofer import Cancelled, Group, cancel_scope, fork, go, gosched, patch, timeout, unpatch
+from gofer import (
+    Cancelled,
+    Group,
+    cancel_scope,
+    fork,
+    go,
+    gosched,
+    patch,
+    patched,
+    timeout,
+    unpatch,
+)
 
 from shared import in_thread
 from shared.canary import beats_under
@@ -411,6 +422,18 @@ def test_undone(pair):
     thread.join()
 
 
+def test_undone_among_objects_that_do_not_say_what_they_are(pair):
+    class Proxy:
+        @property
+        def __class__(self):
+            raise RuntimeError("there is nothing behind it")
+
+    kept = [Proxy()]
+    unpatch()
+    assert not any(patched().values())
+    del kept
+
+
 def test_errors_are_those_of_before(pair, closing):
     a, _ = pair
     closed = socket.socket()
@@ -539,6 +562,18 @@ def test_more_than_there_is_room_for(pair, limit, send):
     writer.start()
     assert read_all(b, len(BIG)) == BIG
     writer.join()
+
+
+def test_send_that_is_cancelled_says_how_much_has_gone(pair, parked):
+    a, b = pair
+    with cancel_scope() as scope:
+        writer = fork(a.send, BIG)
+        parked(writer)
+        scope.cancel()
+    sent = writer.join()
+    assert 0 < sent < len(BIG)
+    a.close()
+    assert b"".join(iter(lambda: b.recv(100_000), b"")) == BIG[:sent]
 
 
 def test_a_thread_sends_all_on_what_a_goroutine_has_used(pair):
