@@ -152,11 +152,13 @@ static PyObject *enter(leaf *l, PyObject *self, PyObject *const *args, Py_ssize_
     return LIKELY(PyThreadState_Get()->interp == main_interpreter) ? l->handle(&c) : patch_as_before(&c);
 }
 
+static PyObject *only_false;                     /* (False,), which acquire and get are given so often */
+
 PyObject *patch_call(leaf *l, PyObject *self, PyTypeObject *class, PyObject *arg) {
     call c = { l, self, &arg, arg != NULL, NULL, NULL, arg, NULL };
     int flags = l->before.ml_flags & KINDS;
     if (flags & METH_METHOD) c.a = class;
-    if (!(flags & METH_VARARGS)) return patch_as_before(&c);
+    if (!(flags & METH_VARARGS) || (arg == Py_False && (c.a = only_false))) return patch_as_before(&c);
     PyObject *args = c.a = PyTuple_New(c.n);
     if (!args) return NULL;
     if (arg) PyTuple_SET_ITEM(args, 0, Py_NewRef(arg));
@@ -269,6 +271,7 @@ static void exchange(leaf *l, bool on) {
 /* What handlers must know beforehand; 0, or -1 with an exception. */
 static int prepare(const char *part) {
     main_interpreter = PyInterpreterState_Main();
+    if (!only_false && !(only_false = PyTuple_Pack(1, Py_False))) return -1;
     if (patch_watch_forks() < 0) return -1;
     if (!strcmp(part, "socket")) return patch_know_sockets();
     return strcmp(part, "multiprocessing") ? 0 : patch_know_semlocks();
