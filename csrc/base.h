@@ -93,6 +93,12 @@ static inline void *mem_calloc(size_t n) { return PyMem_RawCalloc(1, n); }
 static inline void *mem_grow(void *p, size_t n) { return PyMem_RawRealloc(p, n); }
 static inline void mem_free(void *p) { PyMem_RawFree(p); }
 
+/* --- for tp_dealloc ------------------------------------------------------------------------------ */
+/* Another thread may be dropping the last of them. */
+static inline void clear_weakrefs(PyObject *o, PyObject **list) {
+    if (UNLIKELY(relaxed_load((_Atomic(PyObject *) *)list) != NULL)) PyObject_ClearWeakRefs(o);
+}
+
 /* --- the monotonic clock, in nanoseconds -------------------------------------------------------- */
 static inline int64_t clock_ns(void) {
     struct timespec t;

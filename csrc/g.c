@@ -163,7 +163,7 @@ G *g_new(enum g_kind kind, PyObject *const *args, Py_ssize_t nargs, PyObject *kw
     g->kwnames = Py_XNewRef(kwnames);
     g->fn = fnref_new(fn);
     PyThreadState *ts = w ? w->ts : PyThreadState_Get();
-    if (UNLIKELY(ts->context != NULL) && !(g->context = PyContext_CopyCurrent())) {
+    if (UNLIKELY(ts->context != NULL) && !(g->ps.context = PyContext_CopyCurrent())) {
         Py_DECREF(g);
         return NULL;
     }
@@ -179,10 +179,10 @@ G *g_new(enum g_kind kind, PyObject *const *args, Py_ssize_t nargs, PyObject *kw
 
 /* tp_dealloc's first half: what a goroutine still owns. */
 void g_clear(G *g) {
-    if (g->weakrefs) PyObject_ClearWeakRefs((PyObject *)g);
+    clear_weakrefs((PyObject *)g, &g->weakrefs);
     if (UNLIKELY(g->scope != NULL)) g_hooks.left(g);
     drop_call(g);
-    Py_CLEAR(g->context);
+    Py_CLEAR(g->ps.context);
     ps_drop_locals(&g->ps);
     Py_CLEAR(g->at_end_arg);
     Py_CLEAR(g->name);
@@ -363,9 +363,7 @@ static inline void become(worker *w, G *to, _PyStackChunk *root) {
         to->root = root ? root : chunk_take(&w->pool);
         to->slice.sp = NULL;
         ring_insert_before(&w->all, &to->all);
-        PyObject *context = to->context;
-        to->context = NULL;
-        ps_start(&to->ps, w->ts, to->root, context, w->c_depth);
+        ps_start(&to->ps, w->ts, to->root, w->c_depth);
     } else ps_load(&to->ps, w->ts);
     relaxed_store(&to->state, G_RUNNING);
 }

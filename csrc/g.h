@@ -116,6 +116,7 @@ struct G {
     bool durable;                /* what it is about to wait for can only come from its own bubble */
     word_t cancelled;            /* Task.cancel */
     word_t shielded;             /* from that, by a shield of its own; only the goroutine changes it */
+    bool deaf;                   /* it waits, and is not to hear of a cancellation yet */
     uint16_t kills;
     uint8_t holds_end;           /* how often g_hold_end: it has taken what nobody else could give back */
     uint8_t refused;             /* Cancelled that it got and was not ended by; begins again at 1 */
@@ -135,7 +136,6 @@ struct G {
     fnref fn;
     PyObject **args;             /* args[-1] is free for the callee; points at inline_args or the heap */
     PyObject *inline_args[1 + ARGS_INLINE];
-    PyObject *context;           /* to start with */
     void (*at_end)(G *, PyObject *);
     PyObject *at_end_arg;        /* owned; a thread's: what to call before it waits */
     /* who it is */

@@ -102,6 +102,7 @@ typedef struct want {
     enum wait_reason why;
     int (*take)(struct want *);            /* without waiting: 1 done, 0 not now, -1 with an exception */
     bool (*may_take)(PyObject *on);        /* worth trying; runs nothing of Python's */
+    bool patient;                          /* a mutex, held for a moment: see patch_wait.c */
     PyObject *taken;                       /* for take */
 } want;
 
@@ -158,6 +159,8 @@ void patch_forget_files(void);
 /* --- handlers ----------------------------------------------------------------------------------------- */
 PyObject *patch_sleep(const call *c);
 PyObject *patch_get_ident(const call *c);
+/* lock.acquire() of a threading.Lock, or with a limit, by a goroutine that has no patience: True or False. */
+PyObject *patch_await_lock(PyObject *lock, int64_t ns);
 PyObject *patch_of_thread(const call *c);
 PyObject *patch_lock_acquire(const call *c);
 PyObject *patch_lock_release(const call *c);

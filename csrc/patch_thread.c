@@ -117,7 +117,15 @@ PyObject *patch_lock_acquire(const call *c) {
     int64_t ns;
     if (!g || what_is_asked(c, &ns) != WAIT) return patch_as_before(c);
     know_locks();
-    want w = { c->self, c, WHY_LOCK, lock_take, lock_free };
+    want w = { c->self, c, WHY_LOCK, lock_take, lock_free, .patient = true };
+    return took(patch_wait(g, &w, ns));
+}
+
+PyObject *patch_await_lock(PyObject *lock, int64_t ns) {
+    G *g = patch_goroutine();
+    if (!g) return PyErr_Format(PyExc_RuntimeError, "this is for goroutines");
+    know_locks();
+    want w = { lock, NULL, WHY_LOCK, lock_take, lock_free };
     return took(patch_wait(g, &w, ns));
 }
 
@@ -163,7 +171,9 @@ static int rlock_take(want *w) {
     return taken;
 }
 
-static want for_rlock(PyObject *on) { return (want){ on, NULL, WHY_LOCK, rlock_take, rlock_is_free }; }
+static want for_rlock(PyObject *on) {
+    return (want){ on, NULL, WHY_LOCK, rlock_take, rlock_is_free, .patient = true };
+}
 
 PyObject *patch_rlock_acquire(const call *c) {
     int64_t ns;

@@ -10,6 +10,9 @@
    - Between g_wait_begin and g_park nothing of Python's runs: it might wait itself, with the same waiter.
    - A goroutine that was woken tries before it does anything else, also when it was cancelled: what was freed
      for it is taken, or was taken by another, who will free it again.
+   - Who waits for a mutex hears of a cancellation only when it has waited for PATIENCE_NS.  Code that puts
+     something right (returns a connection to its pool) takes mutexes, which others hold for a moment, and
+     does not expect that to fail.
    - waiter.value is the object, borrowed: the frames of who waits hold it. */
 #include "patch.h"
 #include "sched.h"
@@ -18,6 +21,7 @@
 
 enum { BUCKETS = 1024 };
 static const int64_t LONG_NS = 1000000;          /* who has waited for so long is handed what he waits for */
+static const int64_t PATIENCE_NS = 1000000000;
 
 typedef struct bucket { lock_t lock; waitq waiters; } bucket;
 static bucket table[BUCKETS];
@@ -136,12 +140,59 @@ static void look_away(void) {
     Py_END_ALLOW_THREADS
 }
 
-static int wait_in_turns(G *g, want *w, alarm_clock *a, timers *h) {
+/* --- patience ---------------------------------------------------------------------------------------------- */
+typedef struct bounds {
+    int64_t limit, deaf;                         /* until when it waits; until when it is deaf, 0: it never was */
+    timers *clock;
+    alarm_clock *alarm;
+} bounds;
+
+static int need_clock(bounds *b, G *g) {
+    if (!b->clock) b->clock = timers_of(g);
+    return b->clock ? 0 : -1;
+}
+
+static int need_alarm(bounds *b, G *g) {
+    if (b->alarm) return 0;
+    if (!(b->alarm = mem_alloc(sizeof *b->alarm))) { PyErr_NoMemory(); return -1; }
+    *b->alarm = (alarm_clock){ { .fire = time_over }, g };
+    return 0;
+}
+
+static void hear_again(G *g) {
+    if (!g->deaf) return;
+    g->deaf = false;
+    word_set_bits(&g->pending, P_CANCEL);        /* a hint */
+}
+
+/* Whether it hears of a cancellation that has come.  0, or -1 with an exception. */
+static int be_patient(G *g, want *w, bounds *b, int64_t since) {
+    if (w->patient && !b->deaf && relaxed_load(&g->pending) & P_CANCEL) {
+        if (need_clock(b, g) < 0) return -1;
+        b->deaf = timers_clock(b->clock) + since + PATIENCE_NS - clock_coarse_ns();
+        g->deaf = true;
+    }
+    if (g->deaf && timers_clock(b->clock) >= b->deaf) hear_again(g);
+    return 0;
+}
+
+/* When it is to be woken. */
+static int set_alarm(G *g, bounds *b) {
+    int64_t when = g->deaf && b->deaf < b->limit ? b->deaf : b->limit;
+    if (when == NEVER) return 0;
+    if (need_alarm(b, g) < 0) return -1;
+    b->alarm->t.when = when;
+    b->alarm->over = false;
+    return 0;
+}
+
+static int wait_in_turns(G *g, want *w, bounds *b) {
     int64_t since = clock_coarse_ns();
     for (bool again = false;; again = true) {
-        if (g_wait_begin(g) < 0) return -1;
-        enum wake why = wait_once(g, w, since, again, a, h);
-        bool handed = g->w.ok, over = a && a->over;
+        if (be_patient(g, w, b, since) < 0 || set_alarm(g, b) < 0 || g_wait_begin(g) < 0) return -1;
+        alarm_clock *a = b->limit != NEVER || g->deaf ? b->alarm : NULL;
+        enum wake why = wait_once(g, w, since, again, a, b->clock);
+        bool handed = g->w.ok, over = a && a->over && a->t.when == b->limit;
         if (why == W_READY && handed) { g_settle(g); return 1; }
         int taken = w->take(w);
         if (taken) { g_settle(g); return taken; }
@@ -149,23 +200,25 @@ static int wait_in_turns(G *g, want *w, alarm_clock *a, timers *h) {
         else if (why == W_READY) {
             g_settle(g);
             if (over) return 0;
-        } else if (g_wake_error(g, why) < 0) return -1;
+        } else if (be_patient(g, w, b, since) < 0 || g_wake_error(g, why) < 0) return -1;
     }
 }
 
 int patch_wait(G *g, want *w, int64_t ns) {
     int taken = w->take(w);
     if (taken) { if (taken > 0) g_could_switch(); return taken; }
-    timers *h = NULL;
-    alarm_clock *a = NULL;
+    bounds b = { NEVER };
+    bool outer = g->deaf;                        /* a signal handler waits, while its goroutine does */
     if (ns != NEVER) {
-        if (!(h = timers_of(g))) return -1;
-        if (!(a = mem_alloc(sizeof *a))) { PyErr_NoMemory(); return -1; }
-        *a = (alarm_clock){ { .when = timers_clock(h) + ns, .fire = time_over }, g };
+        if (need_clock(&b, g) < 0) return -1;
+        b.limit = timers_clock(b.clock) + ns;
     }
+    g->deaf = false;
     atomic_fetch_add(&waiting, 1);
-    taken = wait_in_turns(g, w, a, h);
+    taken = wait_in_turns(g, w, &b);
     atomic_fetch_sub(&waiting, 1);
-    mem_free(a);
+    hear_again(g);
+    g->deaf = outer;
+    mem_free(b.alarm);
     return taken;
 }

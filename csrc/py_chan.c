@@ -107,7 +107,7 @@ static int chan_tp_clear(chan *c) { chan_clear(c); return 0; }
 
 static void chan_dealloc(chan *c) {
     PyObject_GC_UnTrack(c);
-    if (c->weakrefs) PyObject_ClearWeakRefs((PyObject *)c);
+    clear_weakrefs((PyObject *)c, &c->weakrefs);
     if (c->alarm) chan_drop_alarm(c);
     if (c->ring) chan_clear(c);
     mem_free(c->ring);

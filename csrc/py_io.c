@@ -109,6 +109,11 @@ static PyObject *py_may_wait(PyObject *module, PyObject *unused) {
     return PyBool_FromLong(g->worker != NULL);
 }
 
+static PyObject *py_expect_threads(PyObject *module, PyObject *unused) {
+    if (!g_hooks.keeper()) return NULL;
+    Py_RETURN_NONE;
+}
+
 static PyObject *py_thread_rests(PyObject *module, PyObject *unused) {
     if (!g_self()) return NULL;
     sched_thread_rests();
@@ -180,6 +185,7 @@ static PyObject *py_look_for_deadlock(PyObject *module, PyObject *unused) {
 
 static PyMethodDef functions[] = {
     {"may_wait", py_may_wait, METH_NOARGS, NULL},
+    {"expect_threads", py_expect_threads, METH_NOARGS, NULL},
     {"thread_rests", py_thread_rests, METH_NOARGS, NULL},
     {"before_wait", py_before_wait, METH_O, NULL},
     {"call_over", py_call_over, METH_O, NULL},

@@ -63,6 +63,16 @@ static PyObject *py_patch_know_ssl(PyObject *module, PyObject *args) {
     Py_RETURN_NONE;
 }
 
+/* await_lock(lock, seconds, or None) */
+static PyObject *py_await_lock(PyObject *module, PyObject *args) {
+    PyObject *lock, *limit;
+    double s = 0;
+    if (!PyArg_ParseTuple(args, "OO:await_lock", &lock, &limit)) return NULL;
+    if (limit == Py_None) return patch_await_lock(lock, NEVER);
+    if (patch_seconds(limit, &s) && s > 0 && s < 9.2e9) return patch_await_lock(lock, (int64_t)(s * 1e9 + 0.999));
+    return PyObject_CallMethod(lock, "acquire", "OO", Py_True, limit);       /* it says what is wrong */
+}
+
 static PyObject *py_patch_lines(PyObject *module, PyObject *args) {
     PyTypeObject *type;
     int on;
@@ -116,6 +126,7 @@ static PyMethodDef functions[] = {
     {"poll_registered", py_poll_registered, METH_O, NULL},
     {"parks", py_parks, METH_NOARGS, NULL},
     {"patch_know_ssl", py_patch_know_ssl, METH_VARARGS, NULL},
+    {"await_lock", py_await_lock, METH_VARARGS, NULL},
     {"patch_lines", py_patch_lines, METH_VARARGS, NULL},
     {"patch_end", py_patch_end, METH_NOARGS, NULL},
     {NULL},

@@ -83,7 +83,7 @@ static PyObject *wg_repr(WaitGroup *self) {
 }
 
 static void wg_dealloc(WaitGroup *self) {
-    if (self->weakrefs) PyObject_ClearWeakRefs((PyObject *)self);
+    clear_weakrefs((PyObject *)self, &self->weakrefs);
     Py_TYPE(self)->tp_free(self);
 }
 
@@ -150,7 +150,7 @@ static PyObject *mx_repr(Mutex *self) {
 }
 
 static void mx_dealloc(Mutex *self) {
-    if (self->weakrefs) PyObject_ClearWeakRefs((PyObject *)self);
+    clear_weakrefs((PyObject *)self, &self->weakrefs);
     Py_TYPE(self)->tp_free(self);
 }
 
@@ -244,7 +244,7 @@ static PyObject *sm_repr(Semaphore *self) {
 }
 
 static void sm_dealloc(Semaphore *self) {
-    if (self->weakrefs) PyObject_ClearWeakRefs((PyObject *)self);
+    clear_weakrefs((PyObject *)self, &self->weakrefs);
     Py_TYPE(self)->tp_free(self);
 }
 

@@ -212,7 +212,7 @@ static int timer_clear(Timer *self) {
 
 static void timer_dealloc(Timer *self) {
     PyObject_GC_UnTrack(self);
-    if (self->weakrefs) PyObject_ClearWeakRefs((PyObject *)self);
+    clear_weakrefs((PyObject *)self, &self->weakrefs);
     Py_XDECREF(self->c);
     Py_XDECREF(self->call);
     if (self->next) g_discard(self->next);

@@ -80,9 +80,9 @@ typedef struct ps_locals {
 typedef struct pystate {
     pyframe *frame;                     /* innermost; also where readers of a parked goroutine begin */
     _PyStackChunk *chunk;
-    PyObject **top, **limit;
+    PyObject **top;                     /* where the chunk ends is in the chunk */
     _PyErr_StackItem *exc_info;
-    PyObject *context;
+    PyObject *context;                  /* before it has started: to start with */
     int py_depth, tracing;
     ps_locals locals;                   /* its own while it is parked, with ps_own_locals */
 #if PS_C_DEPTH
@@ -298,7 +298,6 @@ static inline void ps_save(pystate *s, PyThreadState *ts) {
 #endif
     s->chunk = ts->datastack_chunk;
     s->top = ts->datastack_top;
-    s->limit = ts->datastack_limit;
     s->exc_info = ts->exc_info;
     s->context = ts->context;
     s->py_depth = ts->PS_PY_DEPTH;
@@ -313,6 +312,10 @@ static inline void ps_save(pystate *s, PyThreadState *ts) {
 #endif
 }
 
+static inline PyObject **ps_limit_of(_PyStackChunk *chunk) {
+    return LIKELY(chunk != NULL) ? (PyObject **)((char *)chunk + chunk->size) : NULL;
+}
+
 static inline void ps_load(pystate *s, PyThreadState *ts) {
 #if PS_CFRAME
     ts->cframe = s->cframe;
@@ -321,9 +324,10 @@ static inline void ps_load(pystate *s, PyThreadState *ts) {
 #endif
     ts->datastack_chunk = s->chunk;
     ts->datastack_top = s->top;
-    ts->datastack_limit = s->limit;
+    ts->datastack_limit = ps_limit_of(s->chunk);
     ts->exc_info = s->exc_info;
     ts->context = s->context;
+    s->context = NULL;                                  /* the thread state has it now */
     ts->context_ver++;
     ts->PS_PY_DEPTH = s->py_depth;
     ts->tracing = s->tracing;
@@ -350,9 +354,8 @@ static inline void ps_resumed(pystate *s, PyThreadState *ts) {
 }
 
 /* Makes ts that of a goroutine about to begin, on `root` (NULL: CPython maps a chunk of its own, and
-   raises MemoryError in the goroutine when it can not).  Takes over the reference to context. */
-static inline void ps_start(pystate *s, PyThreadState *ts, _PyStackChunk *root, PyObject *context,
-                            int c_depth) {
+   raises MemoryError in the goroutine when it can not). */
+static inline void ps_start(pystate *s, PyThreadState *ts, _PyStackChunk *root, int c_depth) {
 #if PS_CFRAME
     s->first_cframe = *ts->cframe;
     s->first_cframe.current_frame = NULL;
@@ -365,11 +368,12 @@ static inline void ps_start(pystate *s, PyThreadState *ts, _PyStackChunk *root, 
 #endif
     ts->datastack_chunk = root;
     ts->datastack_top = root ? &root->data[1] : NULL;   /* CPython frees a chunk when a frame at data[0] ends */
-    ts->datastack_limit = root ? (PyObject **)((char *)root + root->size) : NULL;
+    ts->datastack_limit = ps_limit_of(root);
     s->exc.exc_value = NULL;
     s->exc.previous_item = NULL;
     ts->exc_info = &s->exc;
-    ts->context = context;
+    ts->context = s->context;
+    s->context = NULL;
     ts->context_ver++;
     ts->tracing = 0;
 #if PY_VERSION_HEX < 0x030C0000

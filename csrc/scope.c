@@ -25,6 +25,7 @@ static bool owns(G *g, scope *s) { return relaxed_load(&s->owner) == g; }
 
 static bool truth(G *g) {
     scope *s = g->scope;
+    if (UNLIKELY(g->deaf)) return false;         /* who stops being it sets the hint */
     if (s && atomic_load(&s->cancelled)) return true;
     return atomic_load(&g->cancelled) && !relaxed_load(&g->shielded);
 }

@@ -107,7 +107,7 @@ void stack_aux_free(char *end) { munmap(end - AUX_SIZE, AUX_SIZE); }
 void stack_release(pool *p, slice *s) {
     if (!s->room) return;
     poison(s->buffer, s->room);
-    uint32_t class = s->room / SLICE_STEP;
+    uint32_t class = (s->room + MALLOC_HEAD) / SLICE_STEP;
     if (class >= SLICE_CLASSES || !block_push(&p->buffers[class], &p->n_buffers[class], s->buffer))
         mem_free(s->buffer);
     s->buffer = NULL;
@@ -115,12 +115,12 @@ void stack_release(pool *p, slice *s) {
 }
 
 static NOINLINE bool buffer_change(pool *p, slice *s, size_t need) {
-    uint32_t class = (uint32_t)((need + SLICE_STEP - 1) / SLICE_STEP);
+    uint32_t class = (uint32_t)((need + MALLOC_HEAD + SLICE_STEP - 1) / SLICE_STEP);
     char *b = class < SLICE_CLASSES ? block_pop(&p->buffers[class], &p->n_buffers[class]) : NULL;
-    if (!b && !(b = mem_alloc((size_t)class * SLICE_STEP))) return false;
+    if (!b && !(b = mem_alloc((size_t)class * SLICE_STEP - MALLOC_HEAD))) return false;
     stack_release(p, s);
     s->buffer = b;
-    s->room = class * SLICE_STEP;
+    s->room = class * SLICE_STEP - MALLOC_HEAD;
     return true;
 }
 

@@ -1,8 +1,6 @@
 """TLS in goroutines: handshakes, data, the end, time-outs, cancellation, threads."""
 
-import shutil
 import socket
-import subprocess
 import threading
 
 import pytest
@@ -10,6 +8,7 @@ import pytest
 from gofer import Cancelled, Group, cancel_scope, fork, gosched, patch, timeout, unpatch
 
 from shared.canary import beats_under
+from shared.certificates import certificate
 
 ssl = pytest.importorskip("ssl")
 
@@ -27,20 +26,10 @@ def cooperative():
 
 @pytest.fixture(scope="module")
 def contexts(tmp_path_factory):
-    if shutil.which("openssl") is None:
-        pytest.skip("there is no openssl to make a certificate")
-    folder = tmp_path_factory.mktemp("tls")
-    key, certificate = folder / "key.pem", folder / "certificate.pem"
-    command = (
-        "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost "
-        "-addext subjectAltName=DNS:localhost"
-    )
-    subprocess.run(
-        [*command.split(), "-keyout", key, "-out", certificate], check=True, capture_output=True
-    )
+    key, public = certificate(tmp_path_factory.mktemp("tls"))
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    server.load_cert_chain(certificate, key)
-    return server, ssl.create_default_context(cafile=certificate)
+    server.load_cert_chain(public, key)
+    return server, ssl.create_default_context(cafile=public)
 
 
 class Pair:

@@ -269,6 +269,9 @@ def patch_waits() -> bool:
 def patch_know_ssl(sample: Any, ref: Any, double: type, /) -> None:
     """Where in a `_SSLSocket` the weak reference to its socket lies, found from a sample."""
 
+def await_lock(lock: Any, seconds: float | None, /) -> bool:
+    """`acquire()` of a `threading.Lock` that stands for an event: called off at any moment."""
+
 def patch_lines(type: type, on: bool, /) -> None:
     """Iterating over buffered files of that type."""
 
@@ -310,6 +313,12 @@ def may_wait() -> bool:
     """Whether the caller is a goroutine, and no plain thread.
 
     Raises there what an operation that waits would raise at once.
+    """
+
+def expect_threads() -> None:
+    """From now on plain threads can use the library, also when no descriptor is free any more.
+
+    `OSError` when none is now, `RuntimeError` when there can be no thread.
     """
 
 def thread_rests() -> None:

@@ -178,9 +178,10 @@ class _Pool:
                     return
                 self._workers.add(worker)
                 self._coming = worker
+            _core.expect_threads()
             worker.thread = threading.Thread(target=self._work, args=(worker,), daemon=True)
             worker.thread.start()
-        except (RuntimeError, MemoryError) as error:  # the system has no more of them
+        except (RuntimeError, MemoryError, OSError) as error:  # the system has no more of them
             self._give_up(worker)
             self._strand(error)
         except BaseException:
@@ -350,7 +351,9 @@ class _Blocking:
         its result is thrown away; one that has not is never made.
 
         As many calls at a time as `blocking.limit` says, the others wait, first come, first served.
-        A call that waits for goroutines or channels itself does not count from then on.
+        A call that waits for goroutines or channels itself does not count from then on. When there
+        is no thread and none can be started, what the system says is raised: `RuntimeError`,
+        `MemoryError` or `OSError`.
         `TypeError` if `fn` can not be called or is a coroutine function.
         """
         if not callable(fn):

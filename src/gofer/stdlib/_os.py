@@ -9,7 +9,6 @@ import os
 import select
 import stat
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any, Final
 
 from gofer import _core
@@ -123,8 +122,12 @@ def _wait_for(kind: int, ident: int, states: int) -> None:
             finally:
                 os.close(pidfd)
             return
-    with suppress(ChildProcessError):  # the caller will say so
+    try:
         blocking(_waitid_in_thread, kind, ident, states | os.WNOWAIT)
+    except ChildProcessError:  # the caller will say so
+        pass
+    except (OSError, RuntimeError):  # no thread and no descriptor is to be had
+        _core.sleep(0.01)
 
 
 def _waitid_in_thread(kind: int, ident: int, options: int) -> Any:

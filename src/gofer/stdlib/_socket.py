@@ -55,5 +55,6 @@ STAND_INS: Final[dict[str, Callable[..., Any]]] = {
 def end() -> None:
     """Descriptors that goroutines have made non-blocking block again, as Python has them do."""
     for sock in gc.get_objects():
-        if isinstance(sock, socket.socket) and sock.gettimeout() is None and sock.fileno() >= 0:
+        is_socket = issubclass(type(sock), socket.socket)  # isinstance() would ask the object
+        if is_socket and sock.gettimeout() is None and sock.fileno() >= 0:
             sock.settimeout(None)

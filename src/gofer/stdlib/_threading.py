@@ -47,10 +47,10 @@ def _wait(self: Any, timeout: float | None = None) -> bool:
     state = self._release_save()
     notified = gone = False
     try:
-        if timeout is None:
-            notified = waiter.acquire()
+        if timeout is None or timeout > 0:
+            notified = _core.await_lock(waiter, timeout)
         else:
-            notified = waiter.acquire(timeout=timeout) if timeout > 0 else waiter.acquire(False)
+            notified = waiter.acquire(False)
     except BaseException:
         gone = True
         raise
