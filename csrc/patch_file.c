@@ -35,7 +35,7 @@ static record **find(bucket *b, PyObject *on) {
     return at;
 }
 
-/* --- having an object ---------------------------------------------------------------------------------- */
+/* --- having an object ------------------------------------------------------------------------------ */
 enum entered { NOT_NOW, ENTERED, NO_RECORD };
 
 /* For a goroutine, if nobody else has it; g is NULL for a thread, which waits for its lock then.  A new record
@@ -116,7 +116,7 @@ PyObject *patch_file(const call *c) {
     return result;
 }
 
-/* --- iterating over one -------------------------------------------------------------------------------- */
+/* --- iterating over one ---------------------------------------------------------------------------- */
 static iternextfunc next_before;
 
 static PyObject *next_line(PyObject *on) {

@@ -24,7 +24,7 @@ static Py_ssize_t count_of(const char *what, PyObject *const *args, Py_ssize_t n
     return -1;
 }
 
-/* --- WaitGroup --------------------------------------------------------------------------------------------- */
+/* --- WaitGroup ------------------------------------------------------------------------------------- */
 typedef struct { PyObject_HEAD waitgroup wg; PyObject *weakrefs; } WaitGroup;
 
 static PyObject *wg_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
@@ -117,7 +117,7 @@ PyTypeObject WaitGroup_Type = {
     .tp_methods = wg_methods,
 };
 
-/* --- Mutex ---------------------------------------------------------------------------------------------------- */
+/* --- Mutex ----------------------------------------------------------------------------------------- */
 typedef struct { PyObject_HEAD mutex m; PyObject *weakrefs; } Mutex;
 
 static PyObject *mx_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
@@ -180,7 +180,7 @@ PyTypeObject Mutex_Type = {
     .tp_methods = mx_methods,
 };
 
-/* --- Semaphore ------------------------------------------------------------------------------------------------ */
+/* --- Semaphore ------------------------------------------------------------------------------------- */
 typedef struct { PyObject_HEAD semaphore s; PyObject *weakrefs; } Semaphore;
 
 static PyObject *sm_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {

@@ -100,7 +100,7 @@ typedef struct pystate {
     _PyErr_StackItem exc;               /* bottom of the goroutine's own exception stack */
 } pystate;
 
-/* --- a function held for a goroutine that has not started ------------------------------------- */
+/* --- a function held for a goroutine that has not started ------------------------------------------ */
 /* From free-threaded 3.14 on functions are counted like anything else, and two workers that spawn one
    function would fight over its count: a deferred reference does not touch it, but must be visited. */
 #if PS_DEFERRED
@@ -115,7 +115,7 @@ static inline PyObject *fnref_get(fnref r) { return r; }
 static inline void fnref_close(fnref r) { Py_DECREF(r); }
 #endif
 
-/* --- pointers that are no references -------------------------------------------------------------- */
+/* --- pointers that are no references --------------------------------------------------------------- */
 /* A new reference to what such a pointer leads to; false: it has none left and is about to go.  The caller sees
    to it that the memory is still there, and who made the object has said that this may happen. */
 static inline bool ps_try_incref(PyObject *o) {
@@ -137,11 +137,11 @@ static inline void ps_allow_try_incref(PyObject *o) {
 #endif
 }
 
-/* --- once at import ----------------------------------------------------------------------------- */
+/* --- once at import -------------------------------------------------------------------------------- */
 /* 0, or -1 with ImportError when this interpreter's collector is not as we know it. */
 int ps_init(void);
 
-/* --- reading frames ----------------------------------------------------------------------------- */
+/* --- reading frames -------------------------------------------------------------------------------- */
 /* Visits every reference that the frames of a parked goroutine hold, for tp_traverse. */
 int ps_visit(const pystate *s, visitproc visit, void *arg);
 int ps_visit_fn(fnref *r, visitproc visit, void *arg);
@@ -204,7 +204,7 @@ static inline long ps_thread_count(PyThreadState *ts) {
     return (long)relaxed_load((_Atomic(Py_ssize_t) *)&ts->interp->threads.count);
 }
 
-/* --- what threading.local, asyncio and the like keep for a thread --------------------------------------- */
+/* --- what threading.local, asyncio and the like keep for a thread ---------------------------------- */
 /* Each goroutine has its own. */
 extern bool ps_own_locals;
 
@@ -256,7 +256,7 @@ void ps_end_locals(PyThreadState *ts);
 /* Those of one that does not. */
 void ps_drop_locals(pystate *s);
 
-/* --- threading.RLock ----------------------------------------------------------------------------------- */
+/* --- threading.RLock ------------------------------------------------------------------------------- */
 #if PY_VERSION_HEX >= 0x030E0000
 typedef struct { PyObject_HEAD _PyRecursiveMutex lock; } ps_rlock;
 /* Whose it is; 0: nobody's. */
