@@ -54,8 +54,8 @@ static bool give(watch *w, int sig, const siginfo_t *info) {
     if (!(atomic_load(&w->mask) & bit(sig)) || !atomic_load(&w->takes)) return false;
     if (!atomic_compare_exchange_strong(&w->state, &open, TAKING)) return false;
     w->info = *info;
+    ring(atomic_load(&w->fd));                   /* before it may be used again */
     atomic_store(&w->state, GIVEN);
-    ring(atomic_load(&w->fd));
     return true;
 }
 

@@ -271,12 +271,18 @@ def drain(reader, n):
     return bytes(got)
 
 
+def write_text(writer, text):
+    file = io.TextIOWrapper(writer, write_through=True)
+    file.write(text)
+    file.detach()
+
+
 @pytest.mark.parametrize(
     "write",
     [
         lambda w, data: (w.write(data), w.flush()),
         lambda w, data: w.raw.write(data),
-        lambda w, data: io.TextIOWrapper(w, write_through=True).write(data.decode()),
+        lambda w, data: write_text(w, data.decode()),
     ],
     ids=["buffered", "raw", "text"],
 )

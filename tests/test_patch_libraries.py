@@ -256,6 +256,53 @@ def test_sqlite_many_at_once(tmp_path, database):
     assert sorted(n for (n,) in database.execute("select n from numbers"))[:5] == [0, 0, 0, 0, 1]
 
 
+def test_sqlite_iterating_beside_a_function_in_python(database):
+    """Who reads a column waits, with the GIL, for a lock that the function's caller has."""
+    database.create_function("slowly", 1, lambda n: (time.sleep(0.00001), n)[1])
+    numbers = "with recursive t(n) as (select 1 union all select n + 1 from t limit 50) "
+
+    def query():
+        return sum(n for (n,) in database.execute(f"{numbers} select slowly(n) from t").fetchall())
+
+    def iterate(k):
+        cursor = database.execute(f"{numbers} select slowly(n) from t")
+        assert isinstance(cursor, sqlite3.Cursor)
+        database.create_function(f"other{k}", 0, lambda: 1)
+        return sum(n for (n,) in cursor)
+
+    with Group() as g:
+        tasks = [g.go(query) for _ in range(10)] + [g.go(iterate, k) for k in range(10)]
+    assert {task.join() for task in tasks} == {sum(range(51))}
+
+
+def test_sqlite_called_back_it_may_be_asked(one_worker, database):
+    database.execute("create table numbers (n)")
+    database.executemany("insert into numbers values (?)", [(n,) for n in range(10)])
+
+    def total():
+        return sum(n for (n,) in database.execute("select n from numbers"))
+
+    database.create_function("total", 0, total)
+    assert database.execute("select total()").fetchone() == (45,)
+    rows = iter(database.execute("select n, total() from numbers"))
+    assert next(rows) == (0, 45)
+    assert [total for _, total in rows] == [45] * 9
+
+
+def test_sqlite_cursors(database):
+    class Mine(sqlite3.Cursor):
+        pass
+
+    for cursor in (database.cursor(Mine), database.cursor(factory=Mine)):
+        assert isinstance(cursor, Mine)
+        assert list(cursor.execute("select 1 union select 2")) == [(1,), (2,)]
+    assert isinstance(database.cursor(), sqlite3.Cursor)
+    assert type(database.cursor()).__name__ == "Cursor"
+    with pytest.raises(TypeError):
+        database.cursor(None)
+    database.executescript("create table a (n); create table b (n);")
+
+
 def test_sqlite_cancelled(one_worker, database):
     """The call goes on to its end, and whoever comes next waits for that."""
     gate, reached, order = threading.Event(), threading.Event(), []

@@ -764,6 +764,18 @@ def test_random_cancellation_loses_nothing(make, rng):
     assert sorted(n for n in seen if n is not None) == sorted(sent)
 
 
+def test_who_one_is_can_be_told_in_a_cancelled_scope(parked):
+    def who():
+        with cancel_scope() as scope:
+            scope.cancel()
+            return threading.current_thread().name
+
+    with threading._active_limbo_lock:
+        task = fork(who)
+        parked(task)
+    assert task.join() == f"goroutine {task.id}"
+
+
 def test_random_cancellation_of_conditions(rng):
     """A notification that comes too late for one that is cancelled goes on to the next."""
     it, ready, taken = threading.Condition(threading.Lock()), 0, 0

@@ -57,8 +57,9 @@ def offload(module: str, *names: str) -> None:
         _imports.watch()
     for name in names or known or ():
         stand_in = (known or {}).get(name, _on_pool)
+        begin = _begin if names else _begin_if_there
         if name not in _done.setdefault(module, set()):
-            _imports.add(module, partial(_begin, module, name, stand_in))
+            _imports.add(module, partial(begin, module, name, stand_in))
             _done[module].add(name)
 
 
@@ -74,15 +75,20 @@ def end() -> None:
     _done.clear()
 
 
+def _begin_if_there(module: str, name: str, stand_in: _StandIn) -> _Undo | None:
+    """What is known of a library is known of all its versions."""
+    try:
+        _find(module, name)
+    except AttributeError:
+        return None
+    return _begin(module, name, stand_in)
+
+
 def _begin(module: str, name: str, stand_in: _StandIn) -> _Undo:
     said = f"patch.offload({module!r}, {name!r})"
-    owner: Any = sys.modules[module]
-    *path, last = name.split(".")
     try:
-        for part in path:
-            owner = getattr(owner, part)
-        o = _look_up(owner, last)
-    except (AttributeError, KeyError):
+        owner, last, o = _find(module, name)
+    except AttributeError:
         raise ValueError(f"{said}: {module} has no {name}") from None
     if isinstance(o, type) or not callable(o):
         raise TypeError(f"{said}: it is neither a function nor a method: {o!r}")
@@ -91,11 +97,18 @@ def _begin(module: str, name: str, stand_in: _StandIn) -> _Undo:
     return _replace(said, owner, last, o)
 
 
-def _look_up(owner: Any, name: str) -> Any:
-    """As it stands there, bound to nothing."""
+def _find(module: str, name: str) -> tuple[Any, str, Any]:
+    """Whose it is, its own name, and what stands there, bound to nothing."""
+    owner: Any = sys.modules[module]
+    *path, last = name.split(".")
+    for part in path:
+        owner = getattr(owner, part)
     if not isinstance(owner, type):
-        return getattr(owner, name)
-    return next(vars(base)[name] for base in owner.__mro__ if name in vars(base))
+        return owner, last, getattr(owner, last)
+    for base in owner.__mro__:
+        if last in vars(base):
+            return owner, last, vars(base)[last]
+    raise AttributeError(last)
 
 
 def _replace(said: str, owner: Any, name: str, function: Any) -> _Undo:

@@ -8,9 +8,9 @@ any thread, and goroutines use it in turns. One that was made before is left alo
 What must stay true: the turn ends when the call does, also when nobody waits for it any more.
 """
 
+import sys
 from collections.abc import Callable
 from contextlib import suppress
-from importlib import import_module
 from typing import Any, Final
 
 from gofer import _core
@@ -18,28 +18,99 @@ from gofer.blocking import blocking
 
 __all__ = ["EVERYWHERE", "STAND_INS"]
 
-_classes: Final[dict[type, type]] = {}  # of connections, by their bases
+
+def _sqlite3() -> Any:
+    return sys.modules["sqlite3"]
+
+
+class _Turn:
+    """Who has it may call again: a function that SQLite calls may do so."""
+
+    def __init__(self) -> None:
+        self._mutex = _core.Mutex()
+        self._owner: object = None
+
+    def is_mine(self) -> bool:
+        return self._owner is _core.current()
+
+    def begin(self) -> Callable[[], None]:
+        """Wait for it; what ends it."""
+        self._mutex.lock()
+        return self._mutex.unlock
+
+    def __enter__(self) -> None:
+        self._mutex.lock()
+        self._owner = _core.current()
+
+    def __exit__(self, *exc: object) -> None:
+        self._owner = None
+        self._mutex.unlock()
+
+
+_classes: Final[dict[type, type]] = {}  # of connections and cursors, by their bases
 
 
 def _with_turns(base: Any) -> Any:
     """A class of connections that goroutines use in turns."""
-    if base not in _classes:
+    if base in _classes:
+        return _classes[base]
 
-        class Connection(base):  # type: ignore[misc]
-            def __init__(self, *args: Any, **kwargs: Any) -> None:
-                self._turn = _core.Mutex()
-                base.__init__(self, *args, **kwargs)
+    class Connection(base):  # type: ignore[misc]
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            self._turn = _Turn()
+            base.__init__(self, *args, **kwargs)
 
-        Connection.__qualname__ = base.__qualname__
-        Connection.__module__ = base.__module__
-        _classes[base] = Connection
+        def cursor(self, *factories: Any, **named: Any) -> Any:
+            (factory,) = factories or named.values() or (_sqlite3().Cursor,)
+            is_class = isinstance(factory, type)
+            return base.cursor(self, _iterating_in_turns(factory) if is_class else factory)
+
+        # As documented; in C they make a cursor of another class.
+        def execute(self, *args: Any) -> Any:
+            return self.cursor().execute(*args)
+
+        def executemany(self, *args: Any) -> Any:
+            return self.cursor().executemany(*args)
+
+        def executescript(self, *args: Any) -> Any:
+            return self.cursor().executescript(*args)
+
+    _classes[base] = _named_as(base, Connection)
     return _classes[base]
+
+
+def _iterating_in_turns(base: Any) -> Any:
+    """Its rows come without a thread: that is quick, if not always."""
+    if base in _classes:
+        return _classes[base]
+
+    class Cursor(base):  # type: ignore[misc]
+        def __next__(self) -> Any:
+            turn = _turn_of(self)
+            if turn is None or not _core.parks() or turn.is_mine():
+                return base.__next__(self)
+            with turn:
+                return base.__next__(self)
+
+    _classes[base] = _named_as(base, Cursor)
+    return _classes[base]
+
+
+def _named_as(base: type, derived: type) -> type:
+    derived.__name__, derived.__qualname__ = base.__name__, base.__qualname__
+    derived.__module__ = base.__module__
+    return derived
+
+
+def _turn_of(connection_or_cursor: Any) -> Any:
+    """None: it was made before."""
+    return getattr(getattr(connection_or_cursor, "connection", connection_or_cursor), "_turn", None)
 
 
 def _connect(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     names = ("timeout", "detect_types", "isolation_level", "check_same_thread", "factory")
     kwargs.update(zip(names, args[1:6], strict=False))
-    factory = kwargs.get("factory", import_module("sqlite3").Connection)
+    factory = kwargs.get("factory", _sqlite3().Connection)
     if isinstance(factory, type):
         kwargs.update(factory=_with_turns(factory), check_same_thread=False)
     args = (*args[:1], *args[6:])
@@ -47,11 +118,10 @@ def _connect(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
 
 
 def _in_turns(original: Callable[..., Any], self: Any, *args: Any, **kwargs: Any) -> Any:
-    turn = getattr(getattr(self, "connection", self), "_turn", None)
-    if turn is None:
+    turn = _turn_of(self)
+    if turn is None or turn.is_mine():
         return original(self, *args, **kwargs)
-    turn.lock()
-    ending = [turn.unlock]  # who takes it out does it
+    ending = [turn.begin()]  # who takes it out does it
 
     def call() -> Any:
         end = ending.pop()
@@ -68,8 +138,11 @@ def _in_turns(original: Callable[..., Any], self: Any, *args: Any, **kwargs: Any
         raise
 
 
+# All that SQLite may wait in, on any version.
 _CONNECTION: Final = (
-    "execute executemany executescript commit rollback backup blobopen close __exit__"
+    "execute executemany executescript commit rollback backup blobopen close __exit__ "
+    "create_function create_aggregate create_window_function create_collation set_authorizer "
+    "set_progress_handler set_trace_callback load_extension serialize deserialize"
 )
 _CURSOR: Final = "execute executemany executescript fetchone fetchmany fetchall"
 

@@ -117,8 +117,11 @@ class _GoroutineThread(_Dummy):  # type: ignore[misc]
     """What `threading.current_thread()` is in a goroutine; elsewhere as its base class."""
 
     def __init__(self) -> None:
-        _Dummy.__init__(self)
-        if _core.parks():
+        if not _core.parks():
+            _Dummy.__init__(self)
+            return
+        with shield():  # for its lock: who one is can be told in a cancelled scope, too
+            _Dummy.__init__(self)
             self._name = f"goroutine {_core.current().id}"
             self._daemonic = False  # as it is for the threads that it starts
             _track(self)

@@ -1,72 +1,43 @@
-"""psycopg2 and psycopg against a server of PostgreSQL, which the tests start; skipped without."""
+"""psycopg2 and psycopg, which wait in C, against PostgreSQL: how they are made to park."""
 
 import contextlib
-import glob
-import os
-import shutil
 import signal
-import subprocess
 import threading
+from pathlib import Path
 
 import pytest
 
 from gofer import Cancelled, Group, cancel_scope, context, fork, gosched, patch, timeout, unpatch
 
+from shared import servers
 from shared.canary import beats_under
 
-pytestmark = pytest.mark.usefixtures("nothing_left", "not_cancelled")
+pytestmark = pytest.mark.usefixtures("not_cancelled")
 
 MANY = 30
 
 
-def server_program(name):
-    found = shutil.which(name) or next(iter(glob.glob(f"/usr/lib/postgresql/*/bin/{name}")), None)
-    if found is None:
-        pytest.skip(f"there is no {name} of PostgreSQL")
-    return found
-
-
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    """Where it listens: a folder for a Unix socket."""
-    initdb, postgres = server_program("initdb"), server_program("postgres")
-    folder = tmp_path_factory.mktemp("postgres")
-    user = {"user": "nobody"} if os.getuid() == 0 else {}  # it will not run as root
-    if user:
-        shutil.chown(folder, "nobody")
-        for parent in list(folder.parents)[:2]:
-            parent.chmod(0o755)
-    command = [initdb, "-D", folder / "data", "-U", "me", "-A", "trust", "-N"]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=folder, **user)
-    process = subprocess.Popen(
-        [postgres, "-D", "data", "-k", folder, "-h", "", "-c", "fsync=off", "-N", "80"],
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=folder,
-        **user,
-    )
-    try:
-        for line in process.stderr:
-            if "ready to accept connections" in line:
-                break
-        else:
-            pytest.fail("the server did not start")
-        draining = threading.Thread(target=process.stderr.read, daemon=True)
-        draining.start()
-        yield f"host={folder} user=me dbname=postgres"
-    finally:
-        process.send_signal(signal.SIGINT)  # it waits for no client
-        process.wait()
-        draining.join()
-        process.stderr.close()
+def server():
+    """How to connect to it."""
+    places = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+    initdb = servers.needed("initdb", "postgresql", *places)
+    program = servers.needed("postgres", "postgresql", *places)
+    port = servers.free_port()
+    with servers.folder("postgres") as (folder, options):
+        create = [initdb, "--pgdata", folder / "data", "--username", "me", "--auth", "trust"]
+        servers.run(*create, "--no-sync", cwd=folder, **options)
+        settings = ["listen_addresses=127.0.0.1", f"unix_socket_directories={folder}", "fsync=off"]
+        words = [word for setting in settings for word in ("-c", setting)]
+        command = [program, "-D", folder / "data", "-p", port, *words]
+        with servers.serving(port, *command, cwd=folder, **options) as process:
+            yield f"host=127.0.0.1 port={port} user=me dbname=postgres"
+            process.send_signal(signal.SIGINT)  # it waits for no client
 
 
 @pytest.fixture(params=["psycopg2", "psycopg"])
 def library(request):
-    found = pytest.importorskip(request.param)
-    patch()
-    yield found
-    unpatch()
+    return pytest.importorskip(request.param)
 
 
 @pytest.fixture
