@@ -24,7 +24,7 @@
 #define NOINLINE __attribute__((noinline))
 #define TLS static __thread __attribute__((tls_model("initial-exec")))
 
-/* --- locks ----------------------------------------------------------------------------------- */
+/* --- locks ----------------------------------------------------------------------------------------- */
 #ifdef Py_GIL_DISABLED
 #  define GOFER_FREE_THREADED 1
 typedef PyMutex lock_t;
@@ -44,7 +44,7 @@ static inline void lock_reset(lock_t *l) { (void)l; }
 #  define Py_END_CRITICAL_SECTION() }
 #endif
 
-/* --- words that several threads change ------------------------------------------------------- */
+/* --- words that several threads change ------------------------------------------------------------- */
 typedef _Atomic(uint8_t) word_t;
 
 #define relaxed_load(p) atomic_load_explicit(p, memory_order_relaxed)
@@ -75,7 +75,7 @@ static inline bool word_move(word_t *p, uint8_t from, uint8_t to) {
 static inline void word_set_bits(word_t *p, uint8_t bits) { atomic_fetch_or(p, bits); }
 static inline void word_clear_bits(word_t *p, uint8_t bits) { atomic_fetch_and(p, (uint8_t)~bits); }
 
-/* --- a doubly linked ring; a node alone points at itself --------------------------------------- */
+/* --- a doubly linked ring; a node alone points at itself ------------------------------------------- */
 typedef struct node { struct node *next, *prev; } node;
 
 static inline void ring_init(node *n) { n->next = n->prev = n; }
@@ -87,13 +87,19 @@ static inline void ring_remove(node *n) {
     n->prev->next = n->next; n->next->prev = n->prev;
 }
 
-/* --- memory: the raw domain, so that fault injection reaches every allocation of ours ---------- */
+/* --- memory: the raw domain, so that fault injection reaches every allocation of ours -------------- */
 static inline void *mem_alloc(size_t n) { return PyMem_RawMalloc(n); }
 static inline void *mem_calloc(size_t n) { return PyMem_RawCalloc(1, n); }
 static inline void *mem_grow(void *p, size_t n) { return PyMem_RawRealloc(p, n); }
 static inline void mem_free(void *p) { PyMem_RawFree(p); }
 
-/* --- the monotonic clock, in nanoseconds -------------------------------------------------------- */
+/* --- for tp_dealloc -------------------------------------------------------------------------------- */
+/* Another thread may be dropping the last of them. */
+static inline void clear_weakrefs(PyObject *o, PyObject **list) {
+    if (UNLIKELY(relaxed_load((_Atomic(PyObject *) *)list) != NULL)) PyObject_ClearWeakRefs(o);
+}
+
+/* --- the monotonic clock, in nanoseconds ----------------------------------------------------------- */
 static inline int64_t clock_ns(void) {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);

@@ -15,7 +15,7 @@
      ring only when it has been told, and one whose end was interrupted can be ended again. */
 #include "branch.h"
 
-/* --- joining and leaving ---------------------------------------------------------------------------- */
+/* --- joining and leaving --------------------------------------------------------------------------- */
 /* Under its lock. */
 static void settle(branch *b, PyObject *outcome) {
     if (!relaxed_load(&b->outcome)) atomic_store(&b->outcome, Py_NewRef(outcome));
@@ -52,7 +52,7 @@ void branch_watch(branch *b) {
     lock_release(&b->lock);
 }
 
-/* --- ending ----------------------------------------------------------------------------------------- */
+/* --- ending ---------------------------------------------------------------------------------------- */
 /* Those that end: each is referred to. */
 typedef struct { branch **at; size_t n, room; branch *first[16]; } ending;
 
@@ -113,7 +113,7 @@ int branch_end(branch *b, PyObject *outcome, int (*tell)(branch *)) {
     return result;
 }
 
-/* --- what it holds ---------------------------------------------------------------------------------- */
+/* --- what it holds --------------------------------------------------------------------------------- */
 int branch_visit(branch *b, visitproc visit, void *arg) {
     Py_VISIT(b->parent);
     Py_VISIT(b->above);

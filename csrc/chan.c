@@ -72,7 +72,7 @@ int chan_closed_error(chan *c, const char *what) {
     return -1;
 }
 
-/* --- what can be done at once ------------------------------------------------------------------------- */
+/* --- what can be done at once ---------------------------------------------------------------------- */
 bool chan_send_now(chan *c, PyObject *value, G **wake) {
     waiter *r = waitq_claim(&c->receivers);
     if (r) {
@@ -104,7 +104,7 @@ bool chan_recv_now(chan *c, PyObject **value, G **wake) {
     return *value != NULL;
 }
 
-/* --- send, receive -------------------------------------------------------------------------------------- */
+/* --- send, receive --------------------------------------------------------------------------------- */
 int chan_send(chan *c, PyObject *value) {
     G *g = g_self();
     if (UNLIKELY(!g)) return -1;
@@ -187,7 +187,7 @@ int chan_recv(chan *c, PyObject **value) {
     }
 }
 
-/* --- close --------------------------------------------------------------------------------------------------- */
+/* --- close ----------------------------------------------------------------------------------------- */
 /* Receivers find no value and ok false; senders keep theirs and find ok false. */
 static void close_queue(waitq *q, waitq *woken) {
     for (waiter *x; (x = waitq_claim(q)); ) {

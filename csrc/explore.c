@@ -53,7 +53,7 @@ static bool grow(void *array, size_t n, size_t *room, size_t size) {
     return true;
 }
 
-/* --- who can run ---------------------------------------------------------------------------------------- */
+/* --- who can run ----------------------------------------------------------------------------------- */
 static void note(G *g) {
     if (!g || g->bubble != ex.b->id || !grow(&ex.can_run, ex.n_can_run, &ex.can_run_room, sizeof *ex.can_run)) return;
     size_t at = ex.n_can_run++;
@@ -82,7 +82,7 @@ static void leave_out(size_t i) {
     memmove(ex.can_run + i, ex.can_run + i + 1, (ex.n_can_run - i) * sizeof *ex.can_run);
 }
 
-/* --- by priority ----------------------------------------------------------------------------------------- */
+/* --- by priority ----------------------------------------------------------------------------------- */
 static rank *rank_of(const G *g) {
     for (size_t i = 0; i < ex.n_ranks; i++)
         if (ex.ranks[i].id == g->id) return &ex.ranks[i];
@@ -113,7 +113,7 @@ static size_t by_priority(void) {
     return highest();
 }
 
-/* --- choosing --------------------------------------------------------------------------------------------- */
+/* --- choosing -------------------------------------------------------------------------------------- */
 /* What the prefix says, or else. */
 static size_t as_told(size_t of, size_t otherwise) {
     size_t k = ex.result.n < ex.plan.n_prefix ? ex.plan.prefix[ex.result.n] : otherwise;
@@ -193,7 +193,7 @@ static uint64_t spread(uint64_t x) {
     return (x ^ x >> 31) | 1;
 }
 
-/* --- beginning and ending ------------------------------------------------------------------------------------ */
+/* --- beginning and ending -------------------------------------------------------------------------- */
 int explore_begin(const explore_plan *plan) {
     G *g = g_self();
     if (!g) return -1;

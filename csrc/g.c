@@ -23,7 +23,7 @@ enum {
     BASE_GAP = 16 * 1024,  /* main parks in about the same depth as it was found: nothing to copy */
 };
 
-/* --- who am I ---------------------------------------------------------------------------------- */
+/* --- who am I -------------------------------------------------------------------------------------- */
 NOINLINE G *g_self_first(void) {
     if (ps_finalizing()) {
         PyErr_SetString(PyExc_RuntimeError, "gofer can not be used any more: the interpreter is exiting");
@@ -41,7 +41,7 @@ static uint64_t new_id(worker *w) {
     return w->next_id++;
 }
 
-/* --- where a go statement stands -------------------------------------------------------------------- */
+/* --- where a go statement stands ------------------------------------------------------------------- */
 static bool is_ours(PyCodeObject *code) {
     return rt.home && PyUnicode_Tailmatch(code->co_filename, rt.home, 0, PY_SSIZE_T_MAX, -1) == 1;
 }
@@ -71,7 +71,7 @@ const site *g_site_here(worker *w) {
     return NULL;
 }
 
-/* --- making and unmaking --------------------------------------------------------------------------------- */
+/* --- making and unmaking --------------------------------------------------------------------------- */
 static void init_references(G *g) {
 #ifdef Py_GIL_DISABLED
     /* Goroutines end on other threads than they were made on.  Counting them without an owner from the
@@ -163,7 +163,7 @@ G *g_new(enum g_kind kind, PyObject *const *args, Py_ssize_t nargs, PyObject *kw
     g->kwnames = Py_XNewRef(kwnames);
     g->fn = fnref_new(fn);
     PyThreadState *ts = w ? w->ts : PyThreadState_Get();
-    if (UNLIKELY(ts->context != NULL) && !(g->context = PyContext_CopyCurrent())) {
+    if (UNLIKELY(ts->context != NULL) && !(g->ps.context = PyContext_CopyCurrent())) {
         Py_DECREF(g);
         return NULL;
     }
@@ -179,10 +179,10 @@ G *g_new(enum g_kind kind, PyObject *const *args, Py_ssize_t nargs, PyObject *kw
 
 /* tp_dealloc's first half: what a goroutine still owns. */
 void g_clear(G *g) {
-    if (g->weakrefs) PyObject_ClearWeakRefs((PyObject *)g);
+    clear_weakrefs((PyObject *)g, &g->weakrefs);
     if (UNLIKELY(g->scope != NULL)) g_hooks.left(g);
     drop_call(g);
-    Py_CLEAR(g->context);
+    Py_CLEAR(g->ps.context);
     ps_drop_locals(&g->ps);
     Py_CLEAR(g->at_end_arg);
     Py_CLEAR(g->name);
@@ -211,7 +211,7 @@ int g_spawn(G *g) {
     return 0;
 }
 
-/* --- run queues --------------------------------------------------------------------------------------------- */
+/* --- run queues ------------------------------------------------------------------------------------ */
 void g_queue_fresh(worker *w, G *g) {
     lock_acquire(&w->fresh_lock);
     g->stamp = w->stamp++;
@@ -341,7 +341,7 @@ void g_ready(G *g) {
 static int raise_interrupt(G *g);
 static void interrupt_again(void);
 
-/* --- switching ------------------------------------------------------------------------------------------------ */
+/* --- switching ------------------------------------------------------------------------------------- */
 static void g_main(void);
 
 /* Runs on the auxiliary stack. */
@@ -363,9 +363,7 @@ static inline void become(worker *w, G *to, _PyStackChunk *root) {
         to->root = root ? root : chunk_take(&w->pool);
         to->slice.sp = NULL;
         ring_insert_before(&w->all, &to->all);
-        PyObject *context = to->context;
-        to->context = NULL;
-        ps_start(&to->ps, w->ts, to->root, context, w->c_depth);
+        ps_start(&to->ps, w->ts, to->root, w->c_depth);
     } else ps_load(&to->ps, w->ts);
     relaxed_store(&to->state, G_RUNNING);
 }
@@ -434,7 +432,7 @@ void g_settle_slow(G *g) {
     tidy(g->worker);
 }
 
-/* --- what interferes with waiting ---------------------------------------------------------------------- */
+/* --- what interferes with waiting ------------------------------------------------------------------ */
 static int refuse_collector(void) {
     PyErr_SetString(PyExc_RuntimeError,
                     "a goroutine can not wait inside the garbage collector (a finalizer or gc callback): "
@@ -609,7 +607,7 @@ int g_wake_error(G *g, enum wake why) {
     }
 }
 
-/* --- parking ----------------------------------------------------------------------------------------------------- */
+/* --- parking --------------------------------------------------------------------------------------- */
 static NOINLINE enum wake park_thread(G *g) {
     for (;;) {
         PyLockStatus s;
@@ -703,7 +701,7 @@ int g_yield(G *g) {
     return UNLIKELY(relaxed_load(&g->pending)) ? pending_error(g) : 0;
 }
 
-/* --- ending ------------------------------------------------------------------------------------------------------- */
+/* --- ending ---------------------------------------------------------------------------------------- */
 /* Everything that may run Python code, still as the goroutine itself. */
 static void finish_call(G *g, PyObject *result) {
     if (UNLIKELY(!result)) g_hooks.failed(g);
@@ -804,7 +802,7 @@ static void g_main(void) {
     }
 }
 
-/* --- threads ------------------------------------------------------------------------------------------------------ */
+/* --- threads --------------------------------------------------------------------------------------- */
 G *g_thread_new(void) {
     G *g = g_alloc(NULL, KIND_THREAD);
     if (!g) return NULL;
@@ -816,7 +814,7 @@ G *g_thread_new(void) {
     return g;
 }
 
-/* --- the thread's own stack as a goroutine ------------------------------------------------------------ */
+/* --- the thread's own stack as a goroutine --------------------------------------------------------- */
 NOINLINE int g_adopt_thread(worker *w) {
     uintptr_t here = (uintptr_t)__builtin_frame_address(0);
     G *g = g_alloc(NULL, KIND_HOST);

@@ -136,7 +136,6 @@ struct G {
     fnref fn;
     PyObject **args;             /* args[-1] is free for the callee; points at inline_args or the heap */
     PyObject *inline_args[1 + ARGS_INLINE];
-    PyObject *context;           /* to start with */
     void (*at_end)(G *, PyObject *);
     PyObject *at_end_arg;        /* owned; a thread's: what to call before it waits */
     /* who it is */
@@ -287,7 +286,7 @@ extern struct runtime {
 
 extern PyTypeObject Goroutine_Type, Task_Type;
 
-/* --- who am I --------------------------------------------------------------------------------------- */
+/* --- who am I -------------------------------------------------------------------------------------- */
 extern __thread worker *g_worker __attribute__((tls_model("initial-exec"), visibility("hidden")));
 extern __thread G *g_thread __attribute__((tls_model("initial-exec"), visibility("hidden")));
 /* This thread is inside a collection: in a finalizer or a gc callback. */
@@ -320,7 +319,7 @@ static inline bool g_is_of(const G *g, uint32_t bubble) {
     return bubble == relaxed_load(&g->bubble) || bubble == EVERY_BUBBLE;
 }
 
-/* --- starting ----------------------------------------------------------------------------------------- */
+/* --- starting -------------------------------------------------------------------------------------- */
 /* A new goroutine for fn(*args), not queued; NULL with an exception.  args as in a vectorcall. */
 G *g_new(enum g_kind kind, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames);
 /* Queues it.  The caller's reference is left alone. */
@@ -330,7 +329,7 @@ int g_spawn_apart(G *g);
 /* Gives up one that was never queued. */
 void g_discard(G *g);
 
-/* --- waiting -------------------------------------------------------------------------------------------- */
+/* --- waiting --------------------------------------------------------------------------------------- */
 /* Something may forbid g to wait: ask g_wait_check, without a lock held. */
 static inline bool g_wait_doubtful(G *g) {
     return UNLIKELY(relaxed_load(&g->pending) || (g->worker && g_collecting));
@@ -393,7 +392,7 @@ static inline void g_could_switch(void) { if (UNLIKELY(HOSTILE || relaxed_load(&
 /* The calling thread, no worker: fn is called before it next waits, and not again.  NULL: never mind. */
 void g_before_wait(G *g, PyObject *fn);
 
-/* --- ending others ----------------------------------------------------------------------------------------- */
+/* --- ending others --------------------------------------------------------------------------------- */
 /* Marks it killed or interrupted and wakes it if it waits.  From any thread. */
 void g_disturb(G *g, uint8_t pending, enum wake why);
 /* Every operation of its own that would wait raises Cancelled from now on.  From any thread. */
@@ -401,7 +400,7 @@ void g_cancel(G *g);
 /* Raises exc (stolen) in goroutine 1 at its next chance. */
 void g_interrupt_main(PyObject *exc);
 
-/* --- for the scheduler ----------------------------------------------------------------------------------------- */
+/* --- for the scheduler ----------------------------------------------------------------------------- */
 /* Takes over the calling thread: w->host becomes its running goroutine.  -1 with MemoryError. */
 int g_adopt_thread(worker *w);
 /* The next goroutine of this worker's own queues and inbox; NULL when there is none. */

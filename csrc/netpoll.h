@@ -44,7 +44,7 @@ const fd_event *netpoll_events(poller *p, int *n);
    it was never asked for this file under this number before (where the system tells). */
 int netpoll_arm(poller *p, int fd, uint8_t events, uint32_t serial, bool *anew);
 
-/* --- waiting for descriptors: netpoll_fds.c ------------------------------------------------------------ */
+/* --- waiting for descriptors: netpoll_fds.c -------------------------------------------------------- */
 /* One descriptor that a goroutine waits for.  On the heap. */
 typedef struct fd_wait {
     node link;                   /* first; valid while queued */

@@ -61,7 +61,7 @@ int netpoll_arm(poller *p, int fd, uint8_t events, uint32_t serial, bool *anew) 
     return epoll_ctl(p->epoll, EPOLL_CTL_ADD, fd, &e) == 0 ? 0 : errno;
 }
 
-/* --- waiting ------------------------------------------------------------------------------------------- */
+/* --- waiting --------------------------------------------------------------------------------------- */
 static int wait_ns(poller *p, struct epoll_event *e, int64_t ns, const sigset_t *mask) {
     if (ns == 0) return epoll_wait(p->epoll, e, EVENTS, 0);
     if (!p->no_pwait2) {

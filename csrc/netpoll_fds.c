@@ -103,7 +103,7 @@ static void ready_all(waitq *woken) {
     }
 }
 
-/* --- waiting ------------------------------------------------------------------------------------------- */
+/* --- waiting --------------------------------------------------------------------------------------- */
 /* Under the lock; 0 or an errno.  It may be ready at once. */
 static int put_in(worker *w, fd_wait *f, waitq *woken, bool *anew) {
     if (f->fd < 0 || ((size_t)f->fd >= w->fds->room && fcntl(f->fd, F_GETFD) < 0)) {
@@ -241,7 +241,7 @@ Py_ssize_t fds_wait(G *g, fd_wait *waits, Py_ssize_t n, int64_t ns) {
     return ready;
 }
 
-/* --- waking ------------------------------------------------------------------------------------------------ */
+/* --- waking ---------------------------------------------------------------------------------------- */
 void fds_dispatch(worker *w) {
     int n;
     const fd_event *events = netpoll_events(w->poller, &n);

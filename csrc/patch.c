@@ -123,7 +123,7 @@ static leaf leaves[N_LEAVES] = { LEAVES(ENTRY) };
 
 bool patch_ended;
 
-/* --- calling conventions --------------------------------------------------------------------------------- */
+/* --- calling conventions --------------------------------------------------------------------------- */
 typedef PyObject *(*two)(PyObject *, PyObject *);                        /* METH_NOARGS, METH_O, METH_VARARGS */
 typedef PyObject *(*three)(PyObject *, PyObject *, PyObject *);          /* METH_VARARGS | METH_KEYWORDS */
 typedef PyObject *(*fast)(PyObject *, PyObject *const *, Py_ssize_t);
@@ -152,11 +152,13 @@ static PyObject *enter(leaf *l, PyObject *self, PyObject *const *args, Py_ssize_
     return LIKELY(PyThreadState_Get()->interp == main_interpreter) ? l->handle(&c) : patch_as_before(&c);
 }
 
+static PyObject *only_false;                     /* (False,), which acquire and get are given so often */
+
 PyObject *patch_call(leaf *l, PyObject *self, PyTypeObject *class, PyObject *arg) {
     call c = { l, self, &arg, arg != NULL, NULL, NULL, arg, NULL };
     int flags = l->before.ml_flags & KINDS;
     if (flags & METH_METHOD) c.a = class;
-    if (!(flags & METH_VARARGS)) return patch_as_before(&c);
+    if (!(flags & METH_VARARGS) || (arg == Py_False && (c.a = only_false))) return patch_as_before(&c);
     PyObject *args = c.a = PyTuple_New(c.n);
     if (!args) return NULL;
     if (arg) PyTuple_SET_ITEM(args, 0, Py_NewRef(arg));
@@ -217,7 +219,7 @@ static PyCFunction entry_for(const leaf *l) {
     }
 }
 
-/* --- finding them -------------------------------------------------------------------------------------------- */
+/* --- finding them ---------------------------------------------------------------------------------- */
 /* Of a function of a module or a method of a type, in C; NULL for anything else. */
 static PyMethodDef *def_of(PyObject *o) {
     if (Py_IS_TYPE(o, &PyMethodDescr_Type)) return ((PyMethodDescrObject *)o)->d_method;
@@ -269,6 +271,7 @@ static void exchange(leaf *l, bool on) {
 /* What handlers must know beforehand; 0, or -1 with an exception. */
 static int prepare(const char *part) {
     main_interpreter = PyInterpreterState_Main();
+    if (!only_false && !(only_false = PyTuple_Pack(1, Py_False))) return -1;
     if (patch_watch_forks() < 0) return -1;
     if (!strcmp(part, "socket")) return patch_know_sockets();
     return strcmp(part, "multiprocessing") ? 0 : patch_know_semlocks();
@@ -299,7 +302,7 @@ leaf *patch_leaf(const char *name) {
 
 void patch_end(void) { patch_ended = true; }
 
-/* --- threading.local ------------------------------------------------------------------------------------- */
+/* --- threading.local ------------------------------------------------------------------------------- */
 /* What the thread has so far is that of what it did before it ran goroutines. */
 static void part_locals(worker *w, void *unused) {
     if (w->cur != w->host) ps_save_locals(&w->host->ps, w->ts);
@@ -316,7 +319,7 @@ void patch_locals(bool on) {
     ps_own_locals = on;
 }
 
-/* --- for handlers -------------------------------------------------------------------------------------------- */
+/* --- for handlers ---------------------------------------------------------------------------------- */
 PyObject *patch_arg(const call *c, Py_ssize_t position, const char *name) {
     if (position < c->n) return c->args[position];
     if (!name) return NULL;
@@ -359,7 +362,7 @@ static PyObject *in_python(const call *c) {
 
 PyObject *patch_in_python(const call *c) { return patch_goroutine() ? in_python(c) : patch_as_before(c); }
 
-/* --- functions that are named while the program runs ------------------------------------------------------ */
+/* --- functions that are named while the program runs ----------------------------------------------- */
 static bool is_slot(const leaf *l) { return !*l->module; }
 
 /* The one that has stood for it before, or a free slot; NULL: there is none. */

@@ -66,7 +66,7 @@ int patch_know_semlocks(void);
    can be referred to weakly. */
 int patch_know_ssl(PyObject *sample, PyObject *ref, PyObject *type);
 
-/* --- for handlers --------------------------------------------------------------------------------------- */
+/* --- for handlers ---------------------------------------------------------------------------------- */
 extern bool patch_ended;
 
 /* The calling goroutine; NULL where all is to be as it was. */
@@ -95,7 +95,7 @@ bool patch_seconds(PyObject *o, double *seconds);
 /* Whom threading takes the caller for. */
 unsigned long patch_ident(G *g);
 
-/* --- waiting for an object of CPython's: patch_wait.c -------------------------------------------------- */
+/* --- waiting for an object of CPython's: patch_wait.c ---------------------------------------------- */
 typedef struct want {
     PyObject *on;
     const call *call;
@@ -116,7 +116,7 @@ bool patch_hand_over(PyObject *on, bool (*held)(PyObject *), void (*give)(PyObje
 bool patch_anybody_waits(void);
 void patch_forget_waiters(void);
 
-/* --- sockets: patch_socket.c ---------------------------------------------------------------------------- */
+/* --- sockets: patch_socket.c ----------------------------------------------------------------------- */
 bool patch_is_socket(PyObject *o);
 int patch_socket_fd(PyObject *s);                      /* -1: closed */
 int64_t patch_socket_timeout(PyObject *s);             /* ns; 0: non-blocking; negative: without limit */
@@ -141,7 +141,7 @@ Py_ssize_t patch_part_of(Py_ssize_t done);
 /* NULL with TimeoutError. */
 PyObject *patch_timed_out(const char *text);
 
-/* --- signals: patch_signal.c, Linux only --------------------------------------------------------------- */
+/* --- signals: patch_signal.c, Linux only ----------------------------------------------------------- */
 /* A signal of `mask` (bit sig - 1) is given to the caller from now on, or, without `takes`, only makes *fd readable:
    so does one that is given.  Its number, for patch_signals_end; -1 with an exception. */
 int patch_signals_begin(uint64_t mask, bool takes, int *fd);
@@ -151,12 +151,12 @@ bool patch_signals_end(int number, siginfo_t *info);
 int patch_signal_fd(uint64_t mask);
 void patch_signals_forked(void);
 
-/* --- buffered files: patch_file.c ------------------------------------------------------------------------ */
+/* --- buffered files: patch_file.c ------------------------------------------------------------------ */
 /* Iterating over files of that type, the first time BufferedReader itself. */
 void patch_lines(PyTypeObject *type, bool on);
 void patch_forget_files(void);
 
-/* --- handlers ----------------------------------------------------------------------------------------- */
+/* --- handlers -------------------------------------------------------------------------------------- */
 PyObject *patch_sleep(const call *c);
 PyObject *patch_get_ident(const call *c);
 /* lock.acquire() of a threading.Lock, or with a limit, by a goroutine that has no patience: True or False. */

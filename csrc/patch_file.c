@@ -20,7 +20,7 @@ typedef struct record {
     uint32_t depth;              /* how often its owner has called it */
     uint32_t threads;            /* that have it or wait for its lock */
 } record;
-typedef struct bucket { lock_t lock; record *first; } bucket;
+typedef struct bucket { lock_t lock; record *first, *spare; } bucket;
 static bucket table[BUCKETS];
 
 static bucket *bucket_of(PyObject *on) {
@@ -35,20 +35,44 @@ static record **find(bucket *b, PyObject *on) {
     return at;
 }
 
-/* --- having an object ---------------------------------------------------------------------------------- */
-/* For a goroutine, if nobody else has it; g is NULL for a thread, which waits for its lock then.  `spare` is
-   put into the table or freed. */
-static bool enter(PyObject *on, G *g, record *spare) {
+/* --- having an object ------------------------------------------------------------------------------ */
+enum entered { NOT_NOW, ENTERED, NO_RECORD };
+
+/* For a goroutine, if nobody else has it; g is NULL for a thread, which waits for its lock then.  A new record
+   is the spare one of the bucket, if there is one. */
+static enum entered enter(PyObject *on, G *g) {
     bucket *b = bucket_of(on);
     lock_acquire(&b->lock);
     record **at = find(b, on), *r = *at;
-    bool is_new = !r, may = is_new || !g || r->owner == g;
-    if (is_new) { *spare = (record){ NULL, on, g, 0, 0 }; *at = r = spare; }
-    if (may && g) r->depth++;
-    else if (may) r->threads++;
+    enum entered result = r && g && r->owner != g ? NOT_NOW : !r && !b->spare ? NO_RECORD : ENTERED;
+    if (result == ENTERED && !r) {
+        *at = r = b->spare;
+        b->spare = NULL;
+        *r = (record){ NULL, on, g, 0, 0 };
+    }
+    if (result == ENTERED && g) r->depth++;
+    else if (result == ENTERED) r->threads++;
     lock_release(&b->lock);
-    if (!is_new) mem_free(spare);
-    return may;
+    return result;
+}
+
+/* Puts by what is not needed now; what is too much is freed. */
+static void put_by(bucket *b, record *r) {
+    lock_acquire(&b->lock);
+    if (!b->spare) { b->spare = r; r = NULL; }
+    lock_release(&b->lock);
+    mem_free(r);
+}
+
+/* 1, 0 not now, -1 with an exception. */
+static int make_own(PyObject *on, G *g) {
+    for (;;) {
+        enum entered result = enter(on, g);
+        if (result != NO_RECORD) return result == ENTERED;
+        record *r = mem_alloc(sizeof *r);
+        if (!r) { PyErr_NoMemory(); return -1; }
+        put_by(bucket_of(on), r);
+    }
 }
 
 static void leave(PyObject *on, G *g) {
@@ -61,16 +85,11 @@ static void leave(PyObject *on, G *g) {
     if (last) *at = r->next;
     lock_release(&b->lock);
     if (!last) return;
-    mem_free(r);
+    put_by(b, r);
     patch_freed(on);
 }
 
-static int take(want *w) {
-    record *spare = mem_alloc(sizeof *spare);
-    if (spare) return enter(w->on, g_worker->cur, spare);
-    PyErr_NoMemory();
-    return -1;
-}
+static int take(want *w) { return make_own(w->on, g_worker->cur); }
 
 static bool may_take(PyObject *on) {
     bucket *b = bucket_of(on);
@@ -85,11 +104,7 @@ void patch_forget_files(void) { memset(table, 0, sizeof table); }
 /* 0, or -1 with an exception. */
 static int have(PyObject *on, const call *c, G *g) {
     want w = { on, c, WHY_LOCK, take, may_take };
-    if (g) return patch_wait(g, &w, NEVER) < 0 ? -1 : 0;
-    record *spare = mem_alloc(sizeof *spare);
-    if (!spare) { PyErr_NoMemory(); return -1; }
-    enter(on, NULL, spare);
-    return 0;
+    return (g ? patch_wait(g, &w, NEVER) : make_own(on, NULL)) < 0 ? -1 : 0;
 }
 
 PyObject *patch_file(const call *c) {
@@ -101,7 +116,7 @@ PyObject *patch_file(const call *c) {
     return result;
 }
 
-/* --- iterating over one -------------------------------------------------------------------------------- */
+/* --- iterating over one ---------------------------------------------------------------------------- */
 static iternextfunc next_before;
 
 static PyObject *next_line(PyObject *on) {

@@ -42,7 +42,7 @@ static lock_t lock;              /* who waits, against each other */
 
 static uint64_t bit(int sig) { return (uint64_t)1 << (sig - 1); }
 
-/* --- the handler --------------------------------------------------------------------------------------- */
+/* --- the handler ----------------------------------------------------------------------------------- */
 static void ring(int fd) {
     uint64_t one = 1;
     ssize_t ignored = write(fd, &one, sizeof one);
@@ -107,7 +107,7 @@ static bool take_handler_away(int sig) {
     return atomic_exchange(&handlers[sig].missed, false);
 }
 
-/* --- who waits ----------------------------------------------------------------------------------------- */
+/* --- who waits ------------------------------------------------------------------------------------- */
 static watch *free_watch(void) {
     for (watch *w = watches; w < watches + WATCHES; w++)
         if (atomic_load(&w->state) == FREE) return w;

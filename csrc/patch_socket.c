@@ -19,7 +19,7 @@
 #include <poll.h>
 #include <sys/socket.h>
 
-/* --- the object of the module _socket -------------------------------------------------------------------- */
+/* --- the object of the module _socket -------------------------------------------------------------- */
 static PyTypeObject *socket_type;
 static Py_ssize_t fd_at, timeout_at;             /* found by trying, see patch_know_sockets */
 
@@ -68,7 +68,7 @@ int patch_know_sockets(void) {
     return -1;
 }
 
-/* --- calling without blocking ------------------------------------------------------------------------------ */
+/* --- calling without blocking ---------------------------------------------------------------------- */
 PyObject *patch_double(PyObject *s, PyTypeObject *type) {
     if (!type) type = socket_type;
     PyObject *twin = type->tp_alloc(type, 0);
@@ -122,7 +122,7 @@ static bool would_block(void) {
 /* A Unix socket may be ready to send, and still have no room: in whom it sends to.  Nothing tells when it has. */
 static const int64_t FULL_NS = 5000000;
 
-/* --- waiting ----------------------------------------------------------------------------------------------- */
+/* --- waiting --------------------------------------------------------------------------------------- */
 PyObject *patch_timed_out(const char *text) {
     PyErr_SetString(PyExc_TimeoutError, text);
     return NULL;
@@ -233,7 +233,7 @@ PyObject *patch_os_close(const call *c) {
     return n >= 0 && n <= INT_MAX ? close_and_tell(c, (int)n) : patch_as_before(c);
 }
 
-/* --- send, sendall ----------------------------------------------------------------------------------------- */
+/* --- send, sendall --------------------------------------------------------------------------------- */
 enum { SHORT = 16 * 1024 };
 typedef struct { Py_buffer data; int flags; } message;
 
@@ -340,7 +340,7 @@ static PyObject *sendall_in_thread(const call *c) {
 PyObject *patch_socket_send(const call *c) { return send_cooperatively(c, false, send_in_thread); }
 PyObject *patch_socket_sendall(const call *c) { return send_cooperatively(c, true, sendall_in_thread); }
 
-/* --- addresses that have names ------------------------------------------------------------------------------ */
+/* --- addresses that have names --------------------------------------------------------------------- */
 static bool is_number(PyObject *host) {
     Py_ssize_t n;
     const char *text = PyUnicode_AsUTF8AndSize(host, &n);
@@ -389,7 +389,7 @@ PyObject *patch_socket_sendto(const call *c) {
     return result;
 }
 
-/* --- connect, connect_ex ------------------------------------------------------------------------------------- */
+/* --- connect, connect_ex --------------------------------------------------------------------------- */
 /* 0, or the errno; -1 with an exception. */
 static int wait_connected(PyObject *s, G *g, const limit *l) {
     int ready = patch_wait_fd(g, *fd_of(s), FD_WRITE, patch_limit_left(l)), error = 0;

@@ -13,7 +13,7 @@
 #include "timer.h"
 #include <pthread.h>
 
-/* --- time.sleep ---------------------------------------------------------------------------------------------- */
+/* --- time.sleep ------------------------------------------------------------------------------------ */
 static const double LONGEST = 9.2e9;             /* seconds: more than that is an error, or as good as for ever */
 
 PyObject *patch_sleep(const call *c) {
@@ -24,7 +24,7 @@ PyObject *patch_sleep(const call *c) {
     Py_RETURN_NONE;
 }
 
-/* --- who one is ---------------------------------------------------------------------------------------------- */
+/* --- who one is ------------------------------------------------------------------------------------ */
 static unsigned long own_number(G *g) { return (unsigned long)(uintptr_t)g | 1; }
 
 unsigned long patch_ident(G *g) { return g == g->worker->host ? g->worker->ident : own_number(g); }
@@ -81,7 +81,7 @@ PyObject *patch_of_thread(const call *c) {
     return result;
 }
 
-/* --- what acquire(blocking=True, timeout=-1) asks for --------------------------------------------------- */
+/* --- what acquire(blocking=True, timeout=-1) asks for ---------------------------------------------- */
 enum asks { WRONG, NOW, WAIT };                  /* WRONG: what was there before knows how to say so */
 
 static enum asks what_is_asked(const call *c, int64_t *ns) {
@@ -100,7 +100,7 @@ static enum asks what_is_asked(const call *c, int64_t *ns) {
 
 static PyObject *took(int taken) { return taken < 0 ? NULL : PyBool_FromLong(taken); }
 
-/* --- threading.Lock ------------------------------------------------------------------------------------- */
+/* --- threading.Lock -------------------------------------------------------------------------------- */
 static leaf *plain_acquire, *plain_locked;
 
 static void know_locks(void) {
@@ -137,7 +137,7 @@ PyObject *patch_lock_release(const call *c) {
     return result;
 }
 
-/* --- threading.RLock ------------------------------------------------------------------------------------ */
+/* --- threading.RLock ------------------------------------------------------------------------------- */
 static leaf *rlock_acquire, *rlock_release;
 
 static void know_rlocks(void) {

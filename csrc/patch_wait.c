@@ -53,7 +53,7 @@ void patch_forget_waiters(void) {
     atomic_store(&waiting, 0);
 }
 
-/* --- freeing ---------------------------------------------------------------------------------------------- */
+/* --- freeing --------------------------------------------------------------------------------------- */
 void patch_freed(PyObject *on) {
     atomic_thread_fence(memory_order_seq_cst);
     if (LIKELY(!relaxed_load(&waiting))) return;
@@ -86,7 +86,7 @@ bool patch_hand_over(PyObject *on, bool (*held)(PyObject *), void (*give)(PyObje
     return to != NULL;
 }
 
-/* --- waiting ---------------------------------------------------------------------------------------------- */
+/* --- waiting --------------------------------------------------------------------------------------- */
 typedef struct { timer t; G *g; bool over; } alarm_clock;
 
 static void time_over(timer *t, int64_t now) {
@@ -140,7 +140,7 @@ static void look_away(void) {
     Py_END_ALLOW_THREADS
 }
 
-/* --- patience ---------------------------------------------------------------------------------------------- */
+/* --- patience -------------------------------------------------------------------------------------- */
 typedef struct bounds {
     int64_t limit, deaf;                         /* until when it waits; until when it is deaf, 0: it never was */
     timers *clock;

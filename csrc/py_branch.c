@@ -20,7 +20,7 @@ static PyObject *new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
 
 static void dealloc(branch *b) {
     PyObject_GC_UnTrack(b);
-    if (b->weakrefs) PyObject_ClearWeakRefs((PyObject *)b);
+    clear_weakrefs((PyObject *)b, &b->weakrefs);
     branch_clear(b);
     Py_TYPE(b)->tp_free(b);
 }

@@ -15,7 +15,7 @@ static bool is_channel(PyObject *o) {
     return t == &Chan_Type || t == &SendChan_Type || t == &RecvChan_Type;
 }
 
-/* --- operations: self is a Chan or a view --------------------------------------------------------------- */
+/* --- operations: self is a Chan or a view ---------------------------------------------------------- */
 static PyObject *py_send(PyObject *self, PyObject *const *args, Py_ssize_t nargs) {
     if (UNLIKELY(one_arg("send", nargs) < 0)) return NULL;
     if (UNLIKELY(chan_send(chan_of(self), args[0]) < 0)) return NULL;
@@ -85,7 +85,7 @@ static PyObject *py_get_receiver(PyObject *self, void *unused) {
 }
 PyObject *py_receiver(chan *c) { return view_new(&RecvChan_Type, c); }
 
-/* --- Chan -------------------------------------------------------------------------------------------------- */
+/* --- Chan ------------------------------------------------------------------------------------------ */
 static PyObject *chan_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
     static char *names[] = {"cap", NULL};
     Py_ssize_t cap = 0;
@@ -107,7 +107,7 @@ static int chan_tp_clear(chan *c) { chan_clear(c); return 0; }
 
 static void chan_dealloc(chan *c) {
     PyObject_GC_UnTrack(c);
-    if (c->weakrefs) PyObject_ClearWeakRefs((PyObject *)c);
+    clear_weakrefs((PyObject *)c, &c->weakrefs);
     if (c->alarm) chan_drop_alarm(c);
     if (c->ring) chan_clear(c);
     mem_free(c->ring);
@@ -182,7 +182,7 @@ PyTypeObject Chan_Type = {
     .tp_as_number = &as_number,
 };
 
-/* --- the views ------------------------------------------------------------------------------------------------ */
+/* --- the views ------------------------------------------------------------------------------------- */
 static int view_traverse(view *v, visitproc visit, void *arg) { Py_VISIT(v->c); return 0; }
 static int view_clear(view *v) { (void)v; return 0; }     /* a cycle is broken in the channel */
 static void view_dealloc(view *v) {
@@ -243,7 +243,7 @@ PyTypeObject RecvChan_Type = {
     .tp_as_number = &as_number,
 };
 
-/* --- select ------------------------------------------------------------------------------------------------------- */
+/* --- select ---------------------------------------------------------------------------------------- */
 /* The channel of a bound method of ours; NULL when it is something else. */
 static chan *bound_to(PyObject *o, PyCFunction *fn) {
     if (!PyCFunction_Check(o)) return NULL;

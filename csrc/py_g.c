@@ -5,7 +5,7 @@
 #include <structmember.h>
 #include <unistd.h>
 
-/* --- starting ------------------------------------------------------------------------------------------ */
+/* --- starting -------------------------------------------------------------------------------------- */
 static PyObject *inner_function(PyObject *fn) {
     if (PyMethod_Check(fn)) fn = PyMethod_GET_FUNCTION(fn);
     return fn;
@@ -132,7 +132,7 @@ static PyObject *py_gosched(PyObject *module, PyObject *const *args, Py_ssize_t 
     Py_RETURN_NONE;
 }
 
-/* --- what becomes of a failure ---------------------------------------------------------------------------- */
+/* --- what becomes of a failure --------------------------------------------------------------------- */
 PyObject *py_panic_hook, *py_child_ended_hook, *py_swallows_hook;       /* set_hooks */
 
 /* Ends the process.  The hook prints and exits; what follows it here is for when it can not. */
@@ -208,7 +208,7 @@ static void main_ended(PyObject *result) {
     _exit(1);
 }
 
-/* --- Goroutine ------------------------------------------------------------------------------------------------ */
+/* --- Goroutine ------------------------------------------------------------------------------------- */
 static const char *const state_names[] = {
     [G_NEW] = "runnable", [G_RUNNABLE] = "runnable", [G_RUNNING] = "running", [G_WAITING] = "waiting",
     [G_DEAD] = "dead",
@@ -304,7 +304,7 @@ PyTypeObject Goroutine_Type = {
     .tp_getset = goroutine_getset,
 };
 
-/* --- Task ------------------------------------------------------------------------------------------------------ */
+/* --- Task ------------------------------------------------------------------------------------------ */
 static PyObject *task_join(PyObject *self, PyObject *const *args, Py_ssize_t nargs) {
     G *g = (G *)self;
     if (no_args("join", nargs) < 0 || sema_join(g) < 0) return NULL;

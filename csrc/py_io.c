@@ -102,7 +102,7 @@ static PyObject *tell(PyObject *fd, void (*what)(int)) {
 static PyObject *py_fd_closing(PyObject *module, PyObject *fd) { return tell(fd, sched_fd_closing); }
 static PyObject *py_fd_closed(PyObject *module, PyObject *fd) { return tell(fd, sched_fd_closed); }
 
-/* --- threads that make blocking calls ------------------------------------------------------------------- */
+/* --- threads that make blocking calls -------------------------------------------------------------- */
 static PyObject *py_may_wait(PyObject *module, PyObject *unused) {
     G *g = g_self();
     if (!g || (g->worker && g_wait_check(g) < 0)) return NULL;

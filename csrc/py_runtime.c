@@ -7,7 +7,7 @@
 
 extern PyObject *py_panic_hook, *py_child_ended_hook, *py_swallows_hook;
 
-/* --- numbers ---------------------------------------------------------------------------------------------- */
+/* --- numbers --------------------------------------------------------------------------------------- */
 static PyObject *py_gomaxprocs(PyObject *module, PyObject *const *args, Py_ssize_t nargs) {
     long n = 0;
     if (nargs > 1 && one_arg("gomaxprocs", nargs) < 0) return NULL;
@@ -44,7 +44,7 @@ static PyObject *py_unlock_os_thread(PyObject *module, PyObject *unused) {
     Py_RETURN_NONE;
 }
 
-/* --- the picture of all goroutines ---------------------------------------------------------------------------- */
+/* --- the picture of all goroutines ----------------------------------------------------------------- */
 /* While the world stands still nothing of Python's may be allocated: what is seen is noted in raw memory, and
    told afterwards. */
 enum { MOST_FRAMES = 100 };
@@ -156,7 +156,7 @@ static PyObject *py_snapshot(PyObject *module, PyObject *unused) {
     return list;
 }
 
-/* --- run() ------------------------------------------------------------------------------------------------------- */
+/* --- run() ----------------------------------------------------------------------------------------- */
 static PyObject *py_begin_run(PyObject *module, PyObject *unused) {
     uint32_t outer;
     return sched_begin_run(&outer) < 0 ? NULL : PyLong_FromUnsignedLong(outer);
@@ -192,7 +192,7 @@ static PyObject *py_set_hooks(PyObject *module, PyObject *args, PyObject *kwargs
     Py_RETURN_NONE;
 }
 
-/* --- Ctrl-C --------------------------------------------------------------------------------------------------------- */
+/* --- Ctrl-C ---------------------------------------------------------------------------------------- */
 /* In place of Python's own handler: KeyboardInterrupt is for goroutine 1, and the handler runs in whichever
    goroutine the main thread is at.  That one steps aside, so that goroutine 1 has its turn also when
    nobody would wait. */
@@ -239,7 +239,7 @@ static int attached(void) {
     return done ? tell_of_first_use() : -1;
 }
 
-/* --- the collector ------------------------------------------------------------------------------------------------------ */
+/* --- the collector --------------------------------------------------------------------------------- */
 /* gc.callbacks: whoever waited inside a collection would keep the collector from everybody.  Ours is the
    first callback that is told of a start, and the last that is told of an end. */
 static PyObject *gc_callbacks, *gc_started, *gc_stopped;
@@ -269,7 +269,7 @@ static PyObject *py_gc_stopped(PyObject *module, PyObject *const *args, Py_ssize
     Py_RETURN_NONE;
 }
 
-/* --- the end ---------------------------------------------------------------------------------------------------------------- */
+/* --- the end --------------------------------------------------------------------------------------- */
 static int exit_status;
 
 static void exit_with_status(void) {
@@ -301,7 +301,7 @@ static PyObject *py_forked(PyObject *module, PyObject *unused) {
     Py_RETURN_NONE;
 }
 
-/* --- the module ------------------------------------------------------------------------------------------------------------- */
+/* --- the module ------------------------------------------------------------------------------------ */
 static PyMethodDef functions[] = {
     {"gomaxprocs", FAST(py_gomaxprocs), METH_FASTCALL,
      "gomaxprocs($module, n=None, /)\n--\n\n"
@@ -388,7 +388,8 @@ static int first_procs(void) {
 int py_runtime_add(PyObject *module) {
     g_hooks.attached = attached;
     interrupted = PyCFunction_New(&interrupted_def, NULL);
-    if (!interrupted || PyModule_AddFunctions(module, functions) < 0 || watch_collector() < 0 || watch_forks() < 0
+    if (!interrupted || PyModule_AddObjectRef(module, "interrupted", interrupted) < 0) return -1;
+    if (PyModule_AddFunctions(module, functions) < 0 || watch_collector() < 0 || watch_forks() < 0
             || hand_to("atexit", "register", &exiting_def) < 0) return -1;
     sched_procs(first_procs());
     return 0;

@@ -56,7 +56,7 @@ static PyObject *repr(scope *s) {
                                 relaxed_load(&s->asked) ? " cancelled" : "", s);
 }
 
-/* --- cancel_scope ---------------------------------------------------------------------------------------- */
+/* --- cancel_scope ---------------------------------------------------------------------------------- */
 static PyMethodDef cancel_scope_methods[] = {
     {"__enter__", enter, METH_NOARGS, NULL},
     {"__exit__", FAST(exit_scope), METH_FASTCALL, NULL},
@@ -90,7 +90,7 @@ PyTypeObject CancelScope_Type = {
     .tp_getset = cancel_scope_getset,
 };
 
-/* --- shield ------------------------------------------------------------------------------------------------ */
+/* --- shield ---------------------------------------------------------------------------------------- */
 static PyObject *as_shield(PyObject *self) {
     if (self) ((scope *)self)->is_shield = true;
     return self;
@@ -125,7 +125,7 @@ PyTypeObject Shield_Type = {
     .tp_methods = shield_methods,
 };
 
-/* --- timeout ----------------------------------------------------------------------------------------------- */
+/* --- timeout --------------------------------------------------------------------------------------- */
 static PyObject *timeout_vectorcall(PyObject *type, PyObject *const *args, size_t nargsf, PyObject *kwnames) {
     int64_t ns = NEVER;
     if (UNLIKELY(kwnames != NULL)) {
@@ -206,7 +206,7 @@ PyTypeObject Timeout_Type = {
     .tp_getset = timeout_getset,
 };
 
-/* --- the scope of a Group ------------------------------------------------------------------------------------ */
+/* --- the scope of a Group -------------------------------------------------------------------------- */
 static PyObject *group_go(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
     if (UNLIKELY(nargs < 2)) { PyErr_BadArgument(); return NULL; }
     if (UNLIKELY(py_check_callable("Group.go", args, nargs) < 0)) return NULL;
@@ -247,7 +247,7 @@ PyTypeObject GroupScope_Type = {
     .tp_getset = group_getset,
 };
 
-/* --- bubble -------------------------------------------------------------------------------------------------- */
+/* --- bubble ---------------------------------------------------------------------------------------- */
 static PyObject *none_or_null(int result) {
     if (result < 0) return NULL;
     Py_RETURN_NONE;
@@ -288,7 +288,7 @@ PyTypeObject Bubble_Type = {
     .tp_methods = bubble_methods,
 };
 
-/* --- functions ------------------------------------------------------------------------------------------------ */
+/* --- functions ------------------------------------------------------------------------------------- */
 static PyObject *is_cancellation(PyObject *module, PyObject *const *args, Py_ssize_t nargs) {
     if (UNLIKELY(nargs != 2)) { PyErr_BadArgument(); return NULL; }
     return PyBool_FromLong(scope_is_cancellation(args[0], args[1] == Py_True));

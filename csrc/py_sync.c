@@ -24,7 +24,7 @@ static Py_ssize_t count_of(const char *what, PyObject *const *args, Py_ssize_t n
     return -1;
 }
 
-/* --- WaitGroup --------------------------------------------------------------------------------------------- */
+/* --- WaitGroup ------------------------------------------------------------------------------------- */
 typedef struct { PyObject_HEAD waitgroup wg; PyObject *weakrefs; } WaitGroup;
 
 static PyObject *wg_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
@@ -83,7 +83,7 @@ static PyObject *wg_repr(WaitGroup *self) {
 }
 
 static void wg_dealloc(WaitGroup *self) {
-    if (self->weakrefs) PyObject_ClearWeakRefs((PyObject *)self);
+    clear_weakrefs((PyObject *)self, &self->weakrefs);
     Py_TYPE(self)->tp_free(self);
 }
 
@@ -117,7 +117,7 @@ PyTypeObject WaitGroup_Type = {
     .tp_methods = wg_methods,
 };
 
-/* --- Mutex ---------------------------------------------------------------------------------------------------- */
+/* --- Mutex ----------------------------------------------------------------------------------------- */
 typedef struct { PyObject_HEAD mutex m; PyObject *weakrefs; } Mutex;
 
 static PyObject *mx_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
@@ -150,7 +150,7 @@ static PyObject *mx_repr(Mutex *self) {
 }
 
 static void mx_dealloc(Mutex *self) {
-    if (self->weakrefs) PyObject_ClearWeakRefs((PyObject *)self);
+    clear_weakrefs((PyObject *)self, &self->weakrefs);
     Py_TYPE(self)->tp_free(self);
 }
 
@@ -180,7 +180,7 @@ PyTypeObject Mutex_Type = {
     .tp_methods = mx_methods,
 };
 
-/* --- Semaphore ------------------------------------------------------------------------------------------------ */
+/* --- Semaphore ------------------------------------------------------------------------------------- */
 typedef struct { PyObject_HEAD semaphore s; PyObject *weakrefs; } Semaphore;
 
 static PyObject *sm_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
@@ -244,7 +244,7 @@ static PyObject *sm_repr(Semaphore *self) {
 }
 
 static void sm_dealloc(Semaphore *self) {
-    if (self->weakrefs) PyObject_ClearWeakRefs((PyObject *)self);
+    clear_weakrefs((PyObject *)self, &self->weakrefs);
     Py_TYPE(self)->tp_free(self);
 }
 

@@ -13,7 +13,7 @@
 #include "timer.h"
 #include <structmember.h>
 
-/* --- channel alarms -------------------------------------------------------------------------------------- */
+/* --- channel alarms -------------------------------------------------------------------------------- */
 typedef struct { timer t; chan *c; } chan_alarm;    /* c borrowed: it owns us */
 
 static void ring_alarm(timer *t, int64_t now) {
@@ -77,7 +77,7 @@ static PyObject *untaken(chan *c) {
     return tick;
 }
 
-/* --- Timer -------------------------------------------------------------------------------------------------- */
+/* --- Timer ----------------------------------------------------------------------------------------- */
 typedef struct Timer {
     PyObject_HEAD
     timer t;                     /* function alarm */
@@ -212,7 +212,7 @@ static int timer_clear(Timer *self) {
 
 static void timer_dealloc(Timer *self) {
     PyObject_GC_UnTrack(self);
-    if (self->weakrefs) PyObject_ClearWeakRefs((PyObject *)self);
+    clear_weakrefs((PyObject *)self, &self->weakrefs);
     Py_XDECREF(self->c);
     Py_XDECREF(self->call);
     if (self->next) g_discard(self->next);
@@ -251,7 +251,7 @@ PyTypeObject Timer_Type = {
     .tp_getset = timer_getset,
 };
 
-/* --- functions ------------------------------------------------------------------------------------------------- */
+/* --- functions ------------------------------------------------------------------------------------- */
 static PyObject *py_sleep(PyObject *module, PyObject *const *args, Py_ssize_t nargs) {
     int64_t ns;
     if (one_arg("sleep", nargs) < 0 || duration_ns(args[0], "sleep", &ns) < 0) return NULL;

@@ -1,7 +1,7 @@
 /* Reading the frames of parked goroutines: for the collector, for dumps.  See pystate.h. */
 #include "pystate.h"
 
-/* --- one reference ---------------------------------------------------------------------------- */
+/* --- one reference --------------------------------------------------------------------------------- */
 #if PY_VERSION_HEX >= 0x030F0000
 
 static int visit_ref(_PyStackRef *r, visitproc visit, void *arg) {
@@ -96,7 +96,7 @@ int ps_visit_fn(fnref *r, visitproc visit, void *arg) {
 #endif
 }
 
-/* --- one frame ---------------------------------------------------------------------------------- */
+/* --- one frame ------------------------------------------------------------------------------------- */
 /* A generator's frame belongs to the generator, which visits it.  Up to 3.13 a frame in the middle of
    a C call does not say how much of its value stack is live: only the locals are visited then, and
    what lies above counts as held from outside, which errs on the safe side. */
@@ -172,7 +172,7 @@ PyCodeObject *ps_read_frame(pyframe *f, int *lasti, pyframe **next) {
     return NULL;
 }
 
-/* --- which threads there are ------------------------------------------------------------------------ */
+/* --- which threads there are ----------------------------------------------------------------------- */
 typedef struct { bool (*known)(PyThreadState *); int n; } census;
 
 static void count_threads(void *arg) {
@@ -220,7 +220,7 @@ void ps_end_locals(PyThreadState *ts) {
 
 void ps_drop_locals(pystate *s) { drop_locals(&s->locals); }
 
-/* --- other threads, signals ---------------------------------------------------------------------- */
+/* --- other threads, signals ------------------------------------------------------------------------ */
 #ifdef Py_GIL_DISABLED
 /* Stopping the world is not public on every version; looking at the collector's objects is, and does it:
    the first object is one too many already. */

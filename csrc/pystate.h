@@ -80,9 +80,9 @@ typedef struct ps_locals {
 typedef struct pystate {
     pyframe *frame;                     /* innermost; also where readers of a parked goroutine begin */
     _PyStackChunk *chunk;
-    PyObject **top, **limit;
+    PyObject **top;                     /* where the chunk ends is in the chunk */
     _PyErr_StackItem *exc_info;
-    PyObject *context;
+    PyObject *context;                  /* before it has started: to start with */
     int py_depth, tracing;
     ps_locals locals;                   /* its own while it is parked, with ps_own_locals */
 #if PS_C_DEPTH
@@ -100,7 +100,7 @@ typedef struct pystate {
     _PyErr_StackItem exc;               /* bottom of the goroutine's own exception stack */
 } pystate;
 
-/* --- a function held for a goroutine that has not started ------------------------------------- */
+/* --- a function held for a goroutine that has not started ------------------------------------------ */
 /* From free-threaded 3.14 on functions are counted like anything else, and two workers that spawn one
    function would fight over its count: a deferred reference does not touch it, but must be visited. */
 #if PS_DEFERRED
@@ -115,7 +115,7 @@ static inline PyObject *fnref_get(fnref r) { return r; }
 static inline void fnref_close(fnref r) { Py_DECREF(r); }
 #endif
 
-/* --- pointers that are no references -------------------------------------------------------------- */
+/* --- pointers that are no references --------------------------------------------------------------- */
 /* A new reference to what such a pointer leads to; false: it has none left and is about to go.  The caller sees
    to it that the memory is still there, and who made the object has said that this may happen. */
 static inline bool ps_try_incref(PyObject *o) {
@@ -137,11 +137,11 @@ static inline void ps_allow_try_incref(PyObject *o) {
 #endif
 }
 
-/* --- once at import ----------------------------------------------------------------------------- */
+/* --- once at import -------------------------------------------------------------------------------- */
 /* 0, or -1 with ImportError when this interpreter's collector is not as we know it. */
 int ps_init(void);
 
-/* --- reading frames ----------------------------------------------------------------------------- */
+/* --- reading frames -------------------------------------------------------------------------------- */
 /* Visits every reference that the frames of a parked goroutine hold, for tp_traverse. */
 int ps_visit(const pystate *s, visitproc visit, void *arg);
 int ps_visit_fn(fnref *r, visitproc visit, void *arg);
@@ -204,7 +204,7 @@ static inline long ps_thread_count(PyThreadState *ts) {
     return (long)relaxed_load((_Atomic(Py_ssize_t) *)&ts->interp->threads.count);
 }
 
-/* --- what threading.local, asyncio and the like keep for a thread --------------------------------------- */
+/* --- what threading.local, asyncio and the like keep for a thread ---------------------------------- */
 /* Each goroutine has its own. */
 extern bool ps_own_locals;
 
@@ -256,7 +256,7 @@ void ps_end_locals(PyThreadState *ts);
 /* Those of one that does not. */
 void ps_drop_locals(pystate *s);
 
-/* --- threading.RLock ----------------------------------------------------------------------------------- */
+/* --- threading.RLock ------------------------------------------------------------------------------- */
 #if PY_VERSION_HEX >= 0x030E0000
 typedef struct { PyObject_HEAD _PyRecursiveMutex lock; } ps_rlock;
 /* Whose it is; 0: nobody's. */
@@ -298,7 +298,6 @@ static inline void ps_save(pystate *s, PyThreadState *ts) {
 #endif
     s->chunk = ts->datastack_chunk;
     s->top = ts->datastack_top;
-    s->limit = ts->datastack_limit;
     s->exc_info = ts->exc_info;
     s->context = ts->context;
     s->py_depth = ts->PS_PY_DEPTH;
@@ -313,6 +312,10 @@ static inline void ps_save(pystate *s, PyThreadState *ts) {
 #endif
 }
 
+static inline PyObject **ps_limit_of(_PyStackChunk *chunk) {
+    return LIKELY(chunk != NULL) ? (PyObject **)((char *)chunk + chunk->size) : NULL;
+}
+
 static inline void ps_load(pystate *s, PyThreadState *ts) {
 #if PS_CFRAME
     ts->cframe = s->cframe;
@@ -321,9 +324,10 @@ static inline void ps_load(pystate *s, PyThreadState *ts) {
 #endif
     ts->datastack_chunk = s->chunk;
     ts->datastack_top = s->top;
-    ts->datastack_limit = s->limit;
+    ts->datastack_limit = ps_limit_of(s->chunk);
     ts->exc_info = s->exc_info;
     ts->context = s->context;
+    s->context = NULL;                                  /* the thread state has it now */
     ts->context_ver++;
     ts->PS_PY_DEPTH = s->py_depth;
     ts->tracing = s->tracing;
@@ -350,9 +354,8 @@ static inline void ps_resumed(pystate *s, PyThreadState *ts) {
 }
 
 /* Makes ts that of a goroutine about to begin, on `root` (NULL: CPython maps a chunk of its own, and
-   raises MemoryError in the goroutine when it can not).  Takes over the reference to context. */
-static inline void ps_start(pystate *s, PyThreadState *ts, _PyStackChunk *root, PyObject *context,
-                            int c_depth) {
+   raises MemoryError in the goroutine when it can not). */
+static inline void ps_start(pystate *s, PyThreadState *ts, _PyStackChunk *root, int c_depth) {
 #if PS_CFRAME
     s->first_cframe = *ts->cframe;
     s->first_cframe.current_frame = NULL;
@@ -365,11 +368,12 @@ static inline void ps_start(pystate *s, PyThreadState *ts, _PyStackChunk *root, 
 #endif
     ts->datastack_chunk = root;
     ts->datastack_top = root ? &root->data[1] : NULL;   /* CPython frees a chunk when a frame at data[0] ends */
-    ts->datastack_limit = root ? (PyObject **)((char *)root + root->size) : NULL;
+    ts->datastack_limit = ps_limit_of(root);
     s->exc.exc_value = NULL;
     s->exc.previous_item = NULL;
     ts->exc_info = &s->exc;
-    ts->context = context;
+    ts->context = s->context;
+    s->context = NULL;
     ts->context_ver++;
     ts->tracing = 0;
 #if PY_VERSION_HEX < 0x030C0000

@@ -34,7 +34,7 @@ enum {
 struct sched_table sched;
 static sigset_t program_signals;   /* what the program's threads block */
 
-/* --- making workers ------------------------------------------------------------------------------------ */
+/* --- making workers -------------------------------------------------------------------------------- */
 void worker_free(worker *w) {
     timers_free(w->timers);
     if (w->poller) netpoll_free(w->poller);
@@ -138,7 +138,7 @@ static int attach_main(void) {
     return worker_make_idler(w) < 0 ? -1 : g_hooks.attached();
 }
 
-/* --- waking ------------------------------------------------------------------------------------------------ */
+/* --- waking ---------------------------------------------------------------------------------------- */
 void worker_ring(worker *w) {
     uint8_t asleep = 1;
     if (atomic_compare_exchange_strong(&w->sleeping, &asleep, 2)) netpoll_ring(w->poller);
@@ -200,7 +200,7 @@ static void start_quietly(G *g) {
     keeper_wake();
 }
 
-/* --- finding work -------------------------------------------------------------------------------------------- */
+/* --- finding work ---------------------------------------------------------------------------------- */
 static G *take_shared(worker *w) {
     if (LIKELY(!gqueue_len(&sched.shared)) || !g_may_start(w)) return NULL;
     lock_acquire(&sched.lock);
@@ -297,7 +297,7 @@ static bool spin(worker *w) {
     return false;
 }
 
-/* --- deadlock ------------------------------------------------------------------------------------------------------- */
+/* --- deadlock -------------------------------------------------------------------------------------- */
 /* A thread of the program that does not end with it: it might wake somebody.  Reads two dictionaries of the
    module threading; runs nothing of it. */
 static bool is_ours(long ident) {
@@ -376,7 +376,7 @@ enum verdict check_deadlock(void) {
     return DEADLOCK;
 }
 
-/* --- sleeping --------------------------------------------------------------------------------------------------------- */
+/* --- sleeping -------------------------------------------------------------------------------------- */
 /* Lets goroutine 1 run the Python handlers of signals that have arrived. */
 static void handle_signals(void) {
     if (g_claim(rt.main, W_SIGNAL)) g_ready(rt.main);
@@ -457,7 +457,7 @@ static G *find(worker *w) {
     return g;
 }
 
-/* --- descriptors ----------------------------------------------------------------------------------------------- */
+/* --- descriptors ----------------------------------------------------------------------------------- */
 static void tell_tables(int fd, void (*what)(worker *, int)) {
     for (int i = 0; i < n_workers(); i++) {
         worker *w = live_worker(i);
@@ -468,7 +468,7 @@ static void tell_tables(int fd, void (*what)(worker *, int)) {
 void sched_fd_closing(int fd) { tell_tables(fd, fds_closing); }
 void sched_fd_closed(int fd) { tell_tables(fd, fds_closed); }
 
-/* --- threads for one goroutine ---------------------------------------------------------------------------------------------- */
+/* --- threads for one goroutine --------------------------------------------------------------------- */
 static bool somebody_starts(void) {
     for (int i = 0; i < n_workers(); i++) {
         worker *w = sched.all[i];
@@ -517,7 +517,7 @@ void sched_unlock_thread(void) {
     else unlock_thread(g);
 }
 
-/* --- looking ------------------------------------------------------------------------------------------------------------------- */
+/* --- looking --------------------------------------------------------------------------------------- */
 int sched_procs(int n) {
     int before = relaxed_load(&sched.procs);
     if (n) {
@@ -610,7 +610,7 @@ int sched_visit(visitproc visit, void *arg) {
     return v.result;
 }
 
-/* --- the hooks -------------------------------------------------------------------------------------------------------------------- */
+/* --- the hooks ------------------------------------------------------------------------------------- */
 /* Lives in the thread state's dictionary, and so as long as the thread. */
 static void thread_ended(PyObject *capsule) {
     G *g = PyCapsule_GetPointer(capsule, NULL);

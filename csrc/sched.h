@@ -14,34 +14,34 @@ int sched_procs(int n);
 /* The cores this process may use. */
 int sched_cores(void);
 
-/* --- threads for one goroutine -------------------------------------------------------------------------- */
+/* --- threads for one goroutine --------------------------------------------------------------------- */
 /* The calling goroutine locks its thread: what has not started starts on others, until it has unlocked it as often
    or ends.  -1 with an exception when there is no thread for the others. */
 int sched_lock_thread(void);
 /* Nothing when it has not locked it. */
 void sched_unlock_thread(void);
 
-/* --- run() ------------------------------------------------------------------------------------------ */
+/* --- run() ----------------------------------------------------------------------------------------- */
 /* Begins a run inside the one in progress, whose serial goes to *outer; -1 with RuntimeError when the
    caller is not goroutine 1. */
 int sched_begin_run(uint32_t *outer);
 /* Unwinds every goroutine that was started in this run, and goes back to the outer one.  May wait. */
 void sched_end_run(uint32_t outer);
 
-/* --- the end -------------------------------------------------------------------------------------------- */
+/* --- the end --------------------------------------------------------------------------------------- */
 /* The interpreter is about to exit: ends the other workers' threads where they will, and lets nobody
    wait any more. */
 void sched_exit(void);
 /* In the child of a fork: only the calling goroutine is left, and becomes goroutine 1. */
 void sched_after_fork(void);
 
-/* --- descriptors ---------------------------------------------------------------------------------------- */
+/* --- descriptors ----------------------------------------------------------------------------------- */
 /* Who closes a descriptor says so before and after: whoever waits for it, on any worker, goes on.  In between
    somebody may have begun to wait. */
 void sched_fd_closing(int fd);
 void sched_fd_closed(int fd);
 
-/* --- threads --------------------------------------------------------------------------------------------- */
+/* --- threads --------------------------------------------------------------------------------------- */
 /* The calling thread, which runs no goroutines, does only what it is given: by itself it does not stand against
    a deadlock. */
 void sched_thread_rests(void);
@@ -59,7 +59,7 @@ void sched_look_for_deadlock(void);
    while there is one. */
 void sched_outside(int n);
 
-/* --- looking -------------------------------------------------------------------------------------------- */
+/* --- looking --------------------------------------------------------------------------------------- */
 typedef struct sched_stats {
     int64_t goroutines;
     uint64_t switches, spawned, stolen, sleeps;

@@ -49,7 +49,7 @@ static inline void fall_asleep(worker *w) {
     atomic_store(&w->sleeping, 1);
 }
 
-/* --- sched.c ---------------------------------------------------------------------------------------- */
+/* --- sched.c --------------------------------------------------------------------------------------- */
 /* NULL with MemoryError or OSError. */
 worker *worker_new(void);
 void worker_free(worker *w);
@@ -65,7 +65,7 @@ bool wake_one(int among);
 enum verdict { BUSY, PERHAPS, DEADLOCK };
 enum verdict check_deadlock(void);
 
-/* --- sched_keeper.c --------------------------------------------------------------------------------- */
+/* --- sched_keeper.c -------------------------------------------------------------------------------- */
 /* The keeper, started when it is first needed; NULL with an exception. */
 worker *keeper(void);
 /* Work was put where it may wait behind somebody who is stuck. */

@@ -20,7 +20,7 @@
    - `owner` is set exactly while its goroutine is in the with block.  At its end a goroutine leaves all. */
 #include "scope.h"
 
-/* --- what holds for a goroutine --------------------------------------------------------------------- */
+/* --- what holds for a goroutine -------------------------------------------------------------------- */
 static bool owns(G *g, scope *s) { return relaxed_load(&s->owner) == g; }
 
 static bool truth(G *g) {
@@ -42,7 +42,7 @@ static bool is_cancelled(G *g) {
     return is;
 }
 
-/* --- joining and leaving the tree -------------------------------------------------------------------- */
+/* --- joining and leaving the tree ------------------------------------------------------------------ */
 /* Under its lock. */
 static void join_locked(scope *s, G *g) {
     Py_INCREF(s);
@@ -108,7 +108,7 @@ static void link_into_parent(scope *s) {
     lock_release(&parent->lock);
 }
 
-/* --- entering and leaving ------------------------------------------------------------------------------ */
+/* --- entering and leaving -------------------------------------------------------------------------- */
 static void deadline_passed(timer *t, int64_t now) {
     scope *s = (scope *)((char *)t - offsetof(scope, deadline));
     if (now == DROPPED) return;
@@ -219,7 +219,7 @@ bool scope_is_cancellation(PyObject *error, bool exit) {
     return all;
 }
 
-/* --- cancelling ------------------------------------------------------------------------------------------ */
+/* --- cancelling ------------------------------------------------------------------------------------ */
 static void mark(scope *s) {
     atomic_store(&s->cancelled, 1);
     for (node *x = s->members.next; x != &s->members; x = x->next)
@@ -259,7 +259,7 @@ void scope_cancel(scope *s) {
     lock_release(&s->lock);
 }
 
-/* --- the goroutines in it ---------------------------------------------------------------------------------- */
+/* --- the goroutines in it -------------------------------------------------------------------------- */
 /* A new goroutine joins s, and the bubble that s is in. */
 void scope_inherit(scope *s, G *g) {
     join(s, g);
@@ -313,7 +313,7 @@ int scope_wait(scope *s) {
     return 0;
 }
 
-/* --- the end of a scope -------------------------------------------------------------------------------------- */
+/* --- the end of a scope ---------------------------------------------------------------------------- */
 /* One after the other: the last reference to a scope may be the last to the one above it, and so on. */
 void scope_dealloc(scope *s) {
     TLS scope *dying;

@@ -54,7 +54,7 @@ bool scope_is_cancellation(PyObject *error, bool exit);
 void scope_inherit(scope *s, G *g);
 /* The same for a task of the scope's own: g, not queued yet, becomes a member; false when it is closed. */
 bool scope_adopt(scope *s, G *g);
-/* --- bubbles: scope_bubble.c ------------------------------------------------------------------------- */
+/* --- bubbles: scope_bubble.c ----------------------------------------------------------------------- */
 /* The scope of a bubble, and the bubble: the Python object _core.bubble. */
 typedef struct bubble {
     scope scope;                 /* first */
@@ -93,7 +93,7 @@ void bubble_joined(bubble *b, G *g);
 void bubble_left(bubble *b, G *g);
 void bubble_init(void);
 
-/* --- groups ------------------------------------------------------------------------------------------ */
+/* --- groups ---------------------------------------------------------------------------------------- */
 /* Waits until all of its tasks have ended, and closes it; 0, or -1 with an exception. */
 int scope_wait(scope *s);
 

@@ -20,7 +20,7 @@ static void advance(bubble *b);
 
 static bubble *bubble_of(G *g) { return g->scope->bubble; }
 
-/* --- counting ------------------------------------------------------------------------------------------ */
+/* --- counting -------------------------------------------------------------------------------------- */
 static void not_busy(bubble *b) {
     if (atomic_fetch_sub(&b->busy, 1) == 1) advance(b);
 }
@@ -61,7 +61,7 @@ void bubble_left(bubble *b, G *g) {
     not_busy(b);
 }
 
-/* --- when all are durably blocked ------------------------------------------------------------------------ */
+/* --- when all are durably blocked ------------------------------------------------------------------ */
 /* When the next timer is due that has something to say: a ticker that has ticked since anybody last ran has
    not, for the next tick would be dropped. */
 static int64_t next_moment(timers *h) {
@@ -104,7 +104,7 @@ static void advance(bubble *b) {
     }
 }
 
-/* --- entering, waiting, leaving --------------------------------------------------------------------------- */
+/* --- entering, waiting, leaving -------------------------------------------------------------------- */
 /* Timers remember their heap, so the heaps of bubbles that are over are used again and never freed. */
 static lock_t spare_lock;
 static struct spare { struct spare *next; timers *heap; } *spares;

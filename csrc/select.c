@@ -72,7 +72,7 @@ static bool is_durable(select_case *cases, Py_ssize_t n, const G *g) {
     return true;
 }
 
-/* --- while schedules are explored: who may be chosen is part of the schedule ------------------------------ */
+/* --- while schedules are explored: who may be chosen is part of the schedule ----------------------- */
 static bool anybody_in(const waitq *q) {
     for (node *x = q->ring.next; x != &q->ring; x = x->next)
         if (relaxed_load(&((waiter *)x)->g->wait) == W_WAITING) return true;

@@ -15,7 +15,7 @@
    then looks at n again, so one of the two sees the other. */
 #include "sema.h"
 
-/* --- semaphore ------------------------------------------------------------------------------------ */
+/* --- semaphore ------------------------------------------------------------------------------------- */
 void sema_init(semaphore *s, Py_ssize_t n) {
     s->bubble = g_bubble_here();
     s->size = s->free = n;
@@ -100,7 +100,7 @@ bool sema_release(semaphore *s, Py_ssize_t n) {
     return fits;
 }
 
-/* --- mutex --------------------------------------------------------------------------------------------- */
+/* --- mutex ----------------------------------------------------------------------------------------- */
 enum { MUTEX_LOCKED = 1, MUTEX_WAITERS = 2 };
 enum { STARVING_NS = 1000000 };
 
@@ -208,7 +208,7 @@ bool mutex_unlock(mutex *m) {
     return true;
 }
 
-/* --- wait group ---------------------------------------------------------------------------------------------- */
+/* --- wait group ------------------------------------------------------------------------------------ */
 void waitgroup_init(waitgroup *g) {
     g->bubble = g_bubble_here();
     waitq_init(&g->waiters);
@@ -262,7 +262,7 @@ int waitgroup_wait(waitgroup *wg, PyObject *self) {
     }
 }
 
-/* --- join ------------------------------------------------------------------------------------------------------- */
+/* --- join ------------------------------------------------------------------------------------------ */
 int sema_join(G *target) {
     G *g = g_self();
     if (UNLIKELY(!g)) return -1;

@@ -2,7 +2,7 @@
 #include "stack.h"
 #include <sys/mman.h>
 
-/* --- pools of equal blocks, linked through their first word -------------------------------------- */
+/* --- pools of equal blocks, linked through their first word ---------------------------------------- */
 static void *block_pop(void **list, uint32_t *n) {
     void *b = *list;
     if (b) { *list = *(void **)b; --*n; }
@@ -21,7 +21,7 @@ static void poison(void *p, size_t n) {
     if (HOSTILE) memset(p, POISON, n);
 }
 
-/* --- data-stack chunks ------------------------------------------------------------------------------ */
+/* --- data-stack chunks ----------------------------------------------------------------------------- */
 _PyStackChunk *chunk_take(pool *p) {
     _PyStackChunk *c = p->chunks;
     if (LIKELY(c != NULL)) {
@@ -51,7 +51,7 @@ void chunk_drop(pool *p, _PyStackChunk *c) {
     p->n_chunks++;
 }
 
-/* --- the arena allocator ---------------------------------------------------------------------------- */
+/* --- the arena allocator --------------------------------------------------------------------------- */
 /* A call that crosses the end of the small chunk makes CPython map 16 KB, and unmap it when it returns:
    7 us each time.  Blocks of that size are kept instead, by the worker that runs on this thread.
    When C code ends the program in a goroutine, its small chunk comes here as well: CPython frees what the
@@ -103,11 +103,11 @@ char *stack_aux_new(void) {
 
 void stack_aux_free(char *end) { munmap(end - AUX_SIZE, AUX_SIZE); }
 
-/* --- slices ------------------------------------------------------------------------------------------- */
+/* --- slices ---------------------------------------------------------------------------------------- */
 void stack_release(pool *p, slice *s) {
     if (!s->room) return;
     poison(s->buffer, s->room);
-    uint32_t class = s->room / SLICE_STEP;
+    uint32_t class = (s->room + MALLOC_HEAD) / SLICE_STEP;
     if (class >= SLICE_CLASSES || !block_push(&p->buffers[class], &p->n_buffers[class], s->buffer))
         mem_free(s->buffer);
     s->buffer = NULL;
@@ -115,12 +115,12 @@ void stack_release(pool *p, slice *s) {
 }
 
 static NOINLINE bool buffer_change(pool *p, slice *s, size_t need) {
-    uint32_t class = (uint32_t)((need + SLICE_STEP - 1) / SLICE_STEP);
+    uint32_t class = (uint32_t)((need + MALLOC_HEAD + SLICE_STEP - 1) / SLICE_STEP);
     char *b = class < SLICE_CLASSES ? block_pop(&p->buffers[class], &p->n_buffers[class]) : NULL;
-    if (!b && !(b = mem_alloc((size_t)class * SLICE_STEP))) return false;
+    if (!b && !(b = mem_alloc((size_t)class * SLICE_STEP - MALLOC_HEAD))) return false;
     stack_release(p, s);
     s->buffer = b;
-    s->room = class * SLICE_STEP;
+    s->room = class * SLICE_STEP - MALLOC_HEAD;
     return true;
 }
 

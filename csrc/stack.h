@@ -28,8 +28,9 @@ typedef struct slice {
 } slice;
 
 enum {
-    SLICE_STEP = 64, SLICE_CLASSES = 64,   /* buffers below 4 KB are pooled by size class */
-    CHUNK_PAYLOAD = 1024,                  /* what a goroutine's first data-stack chunk holds */
+    SLICE_STEP = 16, SLICE_CLASSES = 256,  /* buffers below 4 KB are pooled by size class */
+    MALLOC_HEAD = 8,                       /* what malloc adds: with it a buffer fills a step */
+    CHUNK_PAYLOAD = 1008,                  /* what a goroutine's first data-stack chunk holds */
     POOL_KEEP = 4096,                      /* at most so many of each are kept */
     SMALL_CHUNK = offsetof(_PyStackChunk, data) + CHUNK_PAYLOAD,
     ARENA_BLOCK = 16384,                   /* CPython's own chunk */

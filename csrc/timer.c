@@ -17,7 +17,7 @@ void timers_free(timers *h) {
     mem_free(h);
 }
 
-/* --- the heap --------------------------------------------------------------------------------------- */
+/* --- the heap -------------------------------------------------------------------------------------- */
 static void put(timers *h, size_t i, int64_t when, timer *t) {
     h->heap[i].when = when;
     h->heap[i].t = t;
@@ -62,7 +62,7 @@ static void take_out(timers *h, timer *t) {
     note_first(h);
 }
 
-/* --- arming -------------------------------------------------------------------------------------------- */
+/* --- arming ---------------------------------------------------------------------------------------- */
 static bool put_in(timers *h, timer *t) {
     if (h->n == h->room) {
         size_t room = h->room ? h->room * 2 : 64;
@@ -170,7 +170,7 @@ void timers_drop(timers *h) {
     }
 }
 
-/* --- durations -------------------------------------------------------------------------------------------- */
+/* --- durations ------------------------------------------------------------------------------------- */
 int timer_init_types(void) {
     PyDateTime_IMPORT;
     return PyDateTimeAPI ? 0 : -1;
@@ -200,7 +200,7 @@ int duration_ns(PyObject *d, const char *what, int64_t *ns) {
     return 0;
 }
 
-/* --- sleep ---------------------------------------------------------------------------------------------------- */
+/* --- sleep ----------------------------------------------------------------------------------------- */
 typedef struct { timer t; G *g; } sleeper;
 
 static void sleep_over(timer *t, int64_t now) {

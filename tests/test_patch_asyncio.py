@@ -382,32 +382,88 @@ def test_many_are_cancelled_at_any_moment(rng):
     no_loop_here()
 
 
-def test_interrupted(program):
-    """The first Ctrl-C cancels the main task, as asyncio has it."""
+INTERRUPT = """
+    import asyncio, os, signal, time
+    from gofer import go, patch, run, sleep
+
+    patch()
+    interrupts = []
+
+    def interrupt():
+        sleep(0.02)
+        interrupts.append(1)
+        os.kill(os.getpid(), signal.SIGINT)
+
+"""
+
+
+@pytest.mark.parametrize("how", ["main()", "run(main)"])
+def test_the_first_interrupt_cancels_the_main_task(program, how):
+    result = program(f"""{INTERRUPT}
+    async def job():
+        go(interrupt)
+        try:
+            await asyncio.sleep(1000)
+        except asyncio.CancelledError:
+            print("cancelled", asyncio.current_task().cancelling())
+            await asyncio.sleep(0.01)
+            print("cleaned up")
+            raise
+
+    def main():
+        before = signal.getsignal(signal.SIGINT)
+        try:
+            asyncio.run(job())
+        except KeyboardInterrupt:
+            print("interrupted", signal.getsignal(signal.SIGINT) is before)
+
+    go(int).join()
+    {how}
+    """)
+    assert result == (0, "cancelled 1\ncleaned up\ninterrupted True\n", "")
+
+
+def test_the_second_interrupt_is_for_goroutine_1(program):
+    """Whichever goroutine runs when it comes."""
+    result = program(f"""{INTERRUPT}
+    def busy():
+        while len(interrupts) < 3:
+            time.sleep(0)
+
+    async def job():
+        go(busy)
+        go(interrupt)
+        try:
+            await asyncio.sleep(1000)
+        except asyncio.CancelledError:
+            go(interrupt)
+            await asyncio.sleep(1000)
+
+    try:
+        asyncio.run(job())
+    except KeyboardInterrupt:
+        print("interrupted", len(interrupts))
+    """)
+    assert result == (0, "interrupted 2\n", "")
+
+
+def test_interrupts_are_taken_over_all_the_same(program):
+    """The first use of gofer is in a coroutine, when asyncio handles them."""
     result = program("""
-        import asyncio, os, signal
-        from gofer import go, patch, sleep
+        import asyncio, signal
+        from gofer import fork, patch
 
         patch()
 
         async def main():
-            try:
-                await asyncio.sleep(1000)
-            except asyncio.CancelledError:
-                print("cancelled")
-                raise
+            return fork(int)
 
-        def interrupt():
-            sleep(0.05)
-            os.kill(os.getpid(), signal.SIGINT)
-
-        go(interrupt)
-        try:
-            asyncio.run(main())
-        except KeyboardInterrupt:
-            print("interrupted")
+        asyncio.run(main()).join()
+        handler = signal.getsignal(signal.SIGINT)
+        asyncio.run(main()).join()
+        print(handler is signal.getsignal(signal.SIGINT) is not signal.default_int_handler)
     """)
-    assert result == (0, "cancelled\ninterrupted\n", "")
+    assert result == (0, "True\n", "")
 
 
 def test_imported_after_patch(program):

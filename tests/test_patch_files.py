@@ -349,6 +349,22 @@ def test_cancelled_while_it_writes(one_worker, pipe):
     assert got == b"x" * len(got)
 
 
+def test_the_wrong_end_of_a_pipe():
+    """It would never be ready."""
+    r, w = os.pipe()
+    with open(r, "rb", 0) as reader, open(w, "wb", 0) as writer:
+        for wrong in (
+            lambda: writer.read(1),
+            lambda: writer.read(),
+            lambda: writer.readinto(bytearray(1)),
+            lambda: reader.write(b"x"),
+            lambda: os.read(w, 1),
+            lambda: os.write(r, b"x"),
+        ):
+            with pytest.raises(OSError):
+                wrong()
+
+
 def test_regular_files_are_direct(tmp_path):
     path = tmp_path / "file"
     with open(path, "w+b") as file:

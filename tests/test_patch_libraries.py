@@ -7,6 +7,7 @@ import sys
 import textwrap
 import threading
 import time
+import zipfile
 
 import pytest
 
@@ -379,6 +380,25 @@ def test_a_module_that_fails_to_import_is_asked_again(module, library):
     import restlib
 
     assert restlib.log == ["patched"]
+
+
+def test_from_a_zip_file(tmp_path, monkeypatch):
+    """One loader for all modules, of which one imports the other."""
+    archive = tmp_path / "library.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("ziplib.py", "import zipother\n\ndef where():\n    return zipother.where()\n")
+        file.writestr(
+            "zipother.py", "import threading\nwhere = lambda: threading.get_native_id()\n"
+        )
+    monkeypatch.syspath_prepend(str(archive))
+    patch.offload("ziplib", "where")
+    try:
+        import ziplib
+
+        assert ziplib.where() != where()
+    finally:
+        sys.modules.pop("ziplib", None)
+        sys.modules.pop("zipother", None)
 
 
 # --- psycopg2, psycopg --------------------------------------------------------------------------

@@ -244,6 +244,9 @@ def fd_closing(fd: int, /) -> None:
 def fd_closed(fd: int, /) -> None:
     """It has been closed: so does who has begun to wait since `fd_closing`."""
 
+def interrupted(*args: object) -> None:
+    """The handler of SIGINT, in place of Python's own: a KeyboardInterrupt for goroutine 1."""
+
 # --- the cooperative standard library -------------------------------------------------------
 
 def patch_part(part: str, on: bool, /) -> int:

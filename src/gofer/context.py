@@ -357,6 +357,8 @@ def with_deadline_cause(
 
 
 def _with_cancel(what: str, parent: Context) -> _CancelCtx:
+    if isinstance(parent, _CancelCtx):  # as most are: the short way to the same
+        return _CancelCtx(parent, Node(parent.node), parent.deadline())
     base = _base(what, parent)
     return _CancelCtx(parent, _child(base, Node), base.deadline())
 

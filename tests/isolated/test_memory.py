@@ -19,20 +19,25 @@ FLAT = """
     from gofer import *
     from gofer.testing import bubble, explore
 
-    def top():
-        '''The most memory that this process ever had, in bytes.'''
-        unit = 1 if __import__("sys").platform == "darwin" else 1024
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    def resident():
+        '''In bytes. The peak, where the present is not told.'''
+        try:
+            with open("/proc/self/statm") as file:
+                return int(file.read().split()[1]) * resource.getpagesize()
+        except OSError:
+            return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
     def batch(n):
         {body}
 
     for _ in range(10):
         batch(1000)
-    before = top()
-    for _ in range({n} // 1000):
-        batch(1000)
-    print((top() - before) // 2**20)
+    sizes = [resident()]
+    for _ in range(4):
+        for _ in range({n} // 4000):
+            batch(1000)
+        sizes.append(resident())
+    print(*((after - before) / 2**20 for before, after in zip(sizes, sizes[1:])))
 """
 
 KINDS = {
@@ -130,7 +135,9 @@ def test_memory_is_flat(program, kind):
     n = GOROUTINES if kind in ("go", "parked") else GOROUTINES // 5
     result = program(FLAT.format(body=KINDS[kind], n=n))
     assert (result.status, result.err) == (0, "")
-    assert int(result.out) <= 8  # MiB
+    # MiB in each quarter. A leak is in all of them; a peak may come when another thread is given no
+    # time to free what it holds.
+    assert min(map(float, result.out.split())) <= 2
 
 
 # --- reference counts ---------------------------------------------------------------------------

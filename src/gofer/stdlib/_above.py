@@ -1,8 +1,9 @@
 """Where no C function can be exchanged: an attribute of the Python class or module above it."""
 
+from collections.abc import Callable
 from typing import Any
 
-__all__ = ["Above"]
+__all__ = ["Above", "put_all"]
 
 
 class Above:
@@ -25,3 +26,15 @@ class Above:
 
     def take_away(self) -> None:
         setattr(self._owner, self._name, self._before)
+
+
+def put_all(*aboves: Above) -> Callable[[], None]:
+    """What undoes it."""
+    for above in aboves:
+        above.put()
+
+    def take_all_away() -> None:
+        for above in aboves:
+            above.take_away()
+
+    return take_all_away

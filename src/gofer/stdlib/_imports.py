@@ -59,7 +59,8 @@ class Imports:
             return None
         finders: list[Any] = list(sys.meta_path)
         for finder in finders[finders.index(self) + 1 :]:
-            spec: ModuleSpec | None = finder.find_spec(name, path, target)
+            find = getattr(finder, "find_spec", None)
+            spec: ModuleSpec | None = find and find(name, path, target)
             if spec is not None:
                 if spec.loader is not None and not isinstance(spec.loader, type):
                     self._hook(spec.loader, name)
@@ -67,10 +68,13 @@ class Imports:
         return None
 
     def _hook(self, loader: Any, name: str) -> None:
-        """Have this loader, which is the module's own, begin when the module has run."""
+        """Have the loader begin when the module has run; it may be that of other modules, too."""
         execute = loader.exec_module
 
         def exec_module(module: Any) -> None:
+            if module.__name__ != name:
+                execute(module)
+                return
             loader.exec_module = execute
             execute(module)
             for begin in self._waiting.pop(name, []):

@@ -9,7 +9,13 @@ from typing import Any, Final
 
 from gofer import _core
 from gofer.blocking import blocking
-from gofer.stdlib._os import CHUNK, has_room, waits, write_all
+from gofer.stdlib._os import (
+    CHUNK,
+    has_room,
+    may_wait_to_read,
+    may_wait_to_write,
+    write_all,
+)
 
 __all__ = ["STAND_INS", "begin", "end"]
 
@@ -17,13 +23,13 @@ __all__ = ["STAND_INS", "begin", "end"]
 
 
 def _read(original: Callable[..., Any], file: Any, *args: Any, **kwargs: Any) -> Any:
-    if not file.closed and waits(file.fileno()):
+    if not file.closed and may_wait_to_read(file.fileno()):
         _core.wait_fd(file.fileno(), _core.FD_READ, None)
     return original(file, *args, **kwargs)
 
 
 def _readall(original: Callable[..., Any], file: Any, *args: Any) -> Any:
-    if args or file.closed or not waits(file.fileno()):
+    if args or file.closed or not may_wait_to_read(file.fileno()):
         return original(file, *args)
     chunks: list[bytes] = []
     while chunk := file.read(1 << 16):
@@ -39,7 +45,7 @@ def _read_some(original: Callable[..., Any], file: Any, *args: Any) -> Any:
 
 
 def _write(original: Callable[..., Any], file: Any, *args: Any) -> Any:
-    if len(args) != 1 or file.closed or not waits(file.fileno()):
+    if len(args) != 1 or file.closed or not may_wait_to_write(file.fileno()):
         return original(file, *args)
     if file.isatty() or (_is_short(args[0]) and has_room(file.fileno())):
         return original(file, *args)

@@ -4,6 +4,7 @@ A descriptor that the program has made non-blocking is left alone. One that bloc
 and then used in a way that it does not block in.
 """
 
+import fcntl
 import os
 import select
 import stat
@@ -14,34 +15,52 @@ from gofer import _core
 from gofer.blocking import blocking
 from gofer.errors import Cancelled
 
-__all__ = ["CHUNK", "STAND_INS", "has_room", "waits", "write_all"]
+__all__ = [
+    "CHUNK",
+    "STAND_INS",
+    "has_room",
+    "may_wait_to_read",
+    "may_wait_to_write",
+    "write_all",
+]
 
 CHUNK: Final = select.PIPE_BUF  # a pipe that is ready takes so many bytes
 
 
-def waits(fd: Any) -> bool:
-    """Whether reading or writing it may block its thread for long."""
+def may_wait_to_read(fd: Any) -> bool:
+    """Whether reading it may block its thread for long."""
+    return _waits(fd, os.O_WRONLY)
+
+
+def may_wait_to_write(fd: Any) -> bool:
+    return _waits(fd, os.O_RDONLY)
+
+
+def _waits(fd: Any, useless: int) -> bool:
+    """It is no file, it blocks, and it was not opened for the other only, which is an error."""
     if not isinstance(fd, int):
         return False
     try:
         mode = os.fstat(fd).st_mode
-        waits = stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or stat.S_ISCHR(mode)
-        return waits and os.get_blocking(fd)
+        if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or stat.S_ISCHR(mode)):
+            return False
+        flags = fcntl.fcntl(fd, fcntl.F_GETFL)
     except OSError:
         return False
+    return not flags & os.O_NONBLOCK and flags & os.O_ACCMODE != useless
 
 
 # --- reading and writing ------------------------------------------------------------------------
 
 
 def _read(original: Callable[..., Any], *args: Any) -> Any:
-    if args and waits(args[0]):
+    if args and may_wait_to_read(args[0]):
         _core.wait_fd(args[0], _core.FD_READ, None)
     return original(*args)
 
 
 def _write(original: Callable[..., Any], *args: Any) -> Any:
-    if len(args) != 2 or not waits(args[0]):
+    if len(args) != 2 or not may_wait_to_write(args[0]):
         return original(*args)
     return write_all(original, args[0], *args)
 
@@ -74,7 +93,7 @@ def write_all(original: Callable[..., Any], fd: int, to: Any, data: Any) -> Any:
 
 def _sendfile(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     out: Any = args[0] if args else kwargs.get("out_fd")
-    if not waits(out):
+    if not may_wait_to_write(out):
         return original(*args, **kwargs)
     os.set_blocking(out, False)
     try:
