@@ -30,3 +30,6 @@ def require() -> None:
 
 
 require()
+
+# A sub-interpreter is refused by the core: before anything else is imported into it.
+from gofer import _core as _core  # noqa: E402
