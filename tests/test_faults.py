@@ -16,7 +16,7 @@ import threading
 
 import pytest
 
-from gofer import Group, cancel_scope, fork, go, patch, timeout, unpatch
+from gofer import Group, cancel_scope, fork, go, gosched, patch, timeout, unpatch
 
 from shared.canary import beats_under
 
@@ -193,6 +193,36 @@ def test_shut_down_while_somebody_reads(how, parked):
         parked(reader)
         a.shutdown(how)
         assert reader.join() == b""
+
+
+# --- woken for nothing --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("limit", [None, 1000], ids=["without limit", "with a limit"])
+def test_another_was_quicker(limit, parked):
+    """All that wait are told; those that find nothing wait on."""
+    a, b = connected()
+    with a, b:
+        a.settimeout(limit)
+        readers = [fork(a.recv, 1) for _ in range(10)]
+        for n in range(10):
+            parked(*(reader for reader in readers if not reader.done))
+            b.sendall(b"%d" % n)
+            while sum(reader.done for reader in readers) == n:
+                gosched()
+        assert sorted(reader.join() for reader in readers) == [b"%d" % n for n in range(10)]
+
+
+def test_somebody_who_has_gone_before_he_was_accepted(parked):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = listener.getsockname()
+        reset(socket.create_connection(address))
+        with listener.accept()[0] as first, pytest.raises(ConnectionResetError):
+            first.recv(1)
+        waiter = fork(listener.accept)
+        parked(waiter)
+        socket.create_connection(address).close()
+        waiter.join()[0].close()
 
 
 # --- too many descriptors -----------------------------------------------------------------------

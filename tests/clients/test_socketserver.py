@@ -34,17 +34,17 @@ class InGoroutines(socketserver.ThreadingMixIn):
     def __init__(self, *args):
         super().__init__(*args)
         self.waiting = []
-        self.requests = 0
+        self.requests = set()
 
     def process_request(self, request, client_address):
         go(self.process_request_thread, request, client_address)
 
-    def process_request_thread(self, *args):
-        self.requests += 1
+    def process_request_thread(self, request, client_address):
+        self.requests.add(request)
         try:
-            super().process_request_thread(*args)
+            super().process_request_thread(request, client_address)
         finally:
-            self.requests -= 1
+            self.requests.discard(request)
 
     def handle_error(self, request, client_address):
         pass  # the client has been called off
@@ -70,7 +70,7 @@ def serve(server, until):
     with server:
         serving = go(server.serve_forever, 0.01)
         yield server
-        until(lambda: server.requests == 0)
+        until(lambda: not server.requests)
         server.shutdown()
         serving.join()
 

@@ -21,10 +21,10 @@ class Echo:
 
     def __init__(self):
         self.waiting = []
-        self.connections = 0
+        self.connections = set()
 
     def __call__(self, connection):
-        self.connections += 1
+        self.connections.add(connection)
         try:
             for message in connection:
                 if message == "wait":
@@ -32,7 +32,7 @@ class Echo:
                 else:
                     connection.send(message)
         finally:
-            self.connections -= 1
+            self.connections.discard(connection)
 
     def release(self):
         for connection in self.waiting:
@@ -64,7 +64,7 @@ def test_all_at_once(url, echo, until):
             assert connection.recv() == b"%d in fragments" % n
 
     calls.all_at_once(call, MANY)
-    until(lambda: echo.connections == 0)
+    until(lambda: not echo.connections)
 
 
 def test_all_waiting(url, echo, one_worker, until):
@@ -74,7 +74,7 @@ def test_all_waiting(url, echo, one_worker, until):
             assert connection.recv() == "released"
 
     calls.all_waiting(call, MANY, lambda: len(echo.waiting), echo.release)
-    until(lambda: echo.connections == 0)
+    until(lambda: not echo.connections)
 
 
 def test_called_off(url, echo, rng, until):
@@ -88,4 +88,4 @@ def test_called_off(url, echo, rng, until):
 
     calls.CallingOff(rng)(call)
     calls.all_at_once(call, calls.TOGETHER)
-    until(lambda: echo.connections == 0)
+    until(lambda: not echo.connections)

@@ -41,17 +41,20 @@ class Handler(wsgiref.simple_server.WSGIRequestHandler):
 
 class Server(socketserver.ThreadingMixIn, wsgiref.simple_server.WSGIServer):
     request_queue_size = 1000
-    requests = 0
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.requests = set()
 
     def process_request(self, request, client_address):
         go(self.process_request_thread, request, client_address)
 
-    def process_request_thread(self, *args):
-        self.requests += 1
+    def process_request_thread(self, request, client_address):
+        self.requests.add(request)
         try:
-            super().process_request_thread(*args)
+            super().process_request_thread(request, client_address)
         finally:
-            self.requests -= 1
+            self.requests.discard(request)
 
     def handle_error(self, request, client_address):
         pass  # the client has been called off
@@ -69,7 +72,7 @@ def url(application, until):
     with make("127.0.0.1", 0, checked, Server, Handler) as server:
         serving = go(server.serve_forever, 0.01)
         yield f"http://127.0.0.1:{server.server_port}"
-        until(lambda: server.requests == 0)
+        until(lambda: not server.requests)
         server.shutdown()
         serving.join()
 

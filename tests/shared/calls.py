@@ -54,25 +54,21 @@ class CallingOff:
     def __init__(self, rng):
         self._rng = rng
         self._longest = 0.05
-        self.cancelled = self.ended = 0
+        self._called_off = []  # of each call, whether it was
 
     def __call__(self, call):
         n = 0
-        while self.cancelled < CALLED_OFF:
-            before = self.cancelled
+        while self._called_off.count(True) < CALLED_OFF:
             with Group() as g:
                 for _ in range(TOGETHER):
                     g.go(self._one, call, n, self._rng.random(), self._rng.choice(WAYS))
                     n += 1
-            share = (self.cancelled - before) / TOGETHER
+            share = self._called_off[-TOGETHER:].count(True) / TOGETHER
             self._longest *= 2 if share > 0.8 else 0.7 if share < 0.3 else 1
-        assert self.ended
+        assert False in self._called_off
 
     def _one(self, call, n, part, way):
-        if way(call, n, part * self._longest):
-            self.cancelled += 1
-        else:
-            self.ended += 1
+        self._called_off.append(way(call, n, part * self._longest))
 
 
 def _by_time(call, n, seconds):
