@@ -121,7 +121,7 @@ enum { LEAVES(INDEX) N_LEAVES };
 #define ENTRY(id, part, module, type, name, handle) [L_##id] = { part, module, type, name, handle },
 static leaf leaves[N_LEAVES] = { LEAVES(ENTRY) };
 
-bool patch_ended;
+word_t patch_ended;
 
 /* --- calling conventions --------------------------------------------------------------------------- */
 typedef PyObject *(*two)(PyObject *, PyObject *);                        /* METH_NOARGS, METH_O, METH_VARARGS */
@@ -300,7 +300,7 @@ leaf *patch_leaf(const char *name) {
     return NULL;
 }
 
-void patch_end(void) { patch_ended = true; }
+void patch_end(void) { relaxed_store(&patch_ended, true); }
 
 /* --- threading.local ------------------------------------------------------------------------------- */
 /* What the thread has so far is that of what it did before it ran goroutines. */

@@ -67,13 +67,13 @@ int patch_know_semlocks(void);
 int patch_know_ssl(PyObject *sample, PyObject *ref, PyObject *type);
 
 /* --- for handlers ---------------------------------------------------------------------------------- */
-extern bool patch_ended;
+extern word_t patch_ended;
 
 /* The calling goroutine; NULL where all is to be as it was. */
 static inline G *patch_goroutine(void) {
     worker *w = g_worker;
     G *g = w ? w->cur : NULL;
-    return g && LIKELY(!patch_ended && !(relaxed_load(&g->pending) & P_EXIT)) ? g : NULL;
+    return g && LIKELY(!relaxed_load(&patch_ended) && !(relaxed_load(&g->pending) & P_EXIT)) ? g : NULL;
 }
 
 PyObject *patch_as_before(const call *c);
