@@ -68,12 +68,13 @@ int patch_know_ssl(PyObject *sample, PyObject *ref, PyObject *type);
 
 /* --- for handlers ---------------------------------------------------------------------------------- */
 extern bool patch_ended;
+extern bool patch_forked;                        /* in the child, and the runtime does not know it yet */
 
 /* The calling goroutine; NULL where all is to be as it was. */
 static inline G *patch_goroutine(void) {
     worker *w = g_worker;
     G *g = w ? w->cur : NULL;
-    return g && LIKELY(!patch_ended && !(relaxed_load(&g->pending) & P_EXIT)) ? g : NULL;
+    return g && LIKELY(!(patch_ended | patch_forked) && !(relaxed_load(&g->pending) & P_EXIT)) ? g : NULL;
 }
 
 PyObject *patch_as_before(const call *c);
