@@ -887,12 +887,13 @@ def test_who_waits_for_a_descriptor_is_no_deadlock_and_who_has_waited_is_one(pro
 
         WRITE = "import os; os.write(1, b'x')"
         r, w = os.pipe()
-        subprocess.Popen([sys.executable, "-c", WRITE], stdout=w)
+        child = subprocess.Popen([sys.executable, "-c", WRITE], stdout=w)
         go(lambda: print("ready", wait_fd(r, 1, None)))
         try:
             Chan().recv()
         except Deadlock:
             print("deadlock")
+        child.wait()
     """)
     assert result == (0, "ready 1\ndeadlock\n", "")
 

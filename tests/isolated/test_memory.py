@@ -146,6 +146,7 @@ def test_memory_is_flat(program, kind):
 STEADY = """
     import gc, sys
     from gofer import *
+    from gofer.testing import bubble, explore
 
     def batch(n):
         {body}
