@@ -121,7 +121,7 @@ enum { LEAVES(INDEX) N_LEAVES };
 #define ENTRY(id, part, module, type, name, handle) [L_##id] = { part, module, type, name, handle },
 static leaf leaves[N_LEAVES] = { LEAVES(ENTRY) };
 
-word_t patch_ended;
+word_t patch_ended, patch_forked;
 
 /* --- calling conventions --------------------------------------------------------------------------- */
 typedef PyObject *(*two)(PyObject *, PyObject *);                        /* METH_NOARGS, METH_O, METH_VARARGS */

@@ -68,12 +68,14 @@ int patch_know_ssl(PyObject *sample, PyObject *ref, PyObject *type);
 
 /* --- for handlers ---------------------------------------------------------------------------------- */
 extern word_t patch_ended;
+extern word_t patch_forked;                      /* in the child, and the runtime does not know it yet */
 
 /* The calling goroutine; NULL where all is to be as it was. */
 static inline G *patch_goroutine(void) {
     worker *w = g_worker;
     G *g = w ? w->cur : NULL;
-    return g && LIKELY(!relaxed_load(&patch_ended) && !(relaxed_load(&g->pending) & P_EXIT)) ? g : NULL;
+    bool ended = relaxed_load(&patch_ended) | relaxed_load(&patch_forked);
+    return g && LIKELY(!ended && !(relaxed_load(&g->pending) & P_EXIT)) ? g : NULL;
 }
 
 PyObject *patch_as_before(const call *c);

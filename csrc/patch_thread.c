@@ -37,7 +37,7 @@ static unsigned long ident_here(void) {
 /* In the child of a fork the calling goroutine is what its thread does, before any Python code is told of it. */
 static void forked(void) {
     worker *w = g_worker;
-    if (w && w->cur) w->host = w->cur;
+    if (w && w->cur) { w->host = w->cur; relaxed_store(&patch_forked, true); }
 #ifdef __linux__
     patch_signals_forked();
 #endif

@@ -298,6 +298,7 @@ static PyObject *py_forked(PyObject *module, PyObject *unused) {
     sched_after_fork();
     patch_forget_waiters();
     patch_forget_files();
+    relaxed_store(&patch_forked, false);
     Py_RETURN_NONE;
 }
 

@@ -504,6 +504,34 @@ def test_a_fork_while_goroutines_wait_for_sockets(program):
     assert outcome == (0, "0\nTrue\n", "")
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_what_is_called_in_the_child_of_a_fork_waits(program):
+    """Before gofer is told: the goroutines of the parent must not run in the child."""
+    outcome = program(
+        """
+        import os, time
+        os.register_at_fork(after_in_child=lambda: time.sleep(0.01))
+        import gofer
+        gofer.patch()
+        parent = os.getpid()
+
+        def others():
+            while os.getpid() == parent:
+                gofer.gosched()
+            os._exit(1)
+
+        gofer.go(others)
+        gofer.gosched()
+        pid = os.fork()
+        if pid == 0:
+            os._exit(0)
+        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+        """,
+        flags=FORKS,
+    )
+    assert outcome == (0, "0\n", "")
+
+
 # --- very many ----------------------------------------------------------------------------------
 
 
