@@ -11,6 +11,10 @@
 #define GOFER_PYSTATE_H
 
 #include "base.h"
+#if defined(Py_GIL_DISABLED) && defined(Py_REF_DEBUG)
+/* CPython's inline functions call it by a name that is not exported. */
+#  define _Py_IncRefTotal(ts) _Py_INCREF_IncRefTotal()
+#endif
 #include "internal/pycore_pystate.h"
 #include "internal/pycore_frame.h"
 #include "internal/pycore_ceval.h"
