@@ -368,6 +368,8 @@ FAIL_IN_CPYTHON = ("group", "expired")
 def test_an_allocation_that_fails_is_a_memory_error(program, name):
     if hasattr(sys, "gettotalrefcount") and sys.version_info < (3, 12) and name in FAIL_IN_CPYTHON:
         pytest.skip("CPython's own assertions do not hold without memory")
+    if sys.version_info[:2] == (3, 15) and name == "contexts":
+        pytest.skip("CPython 3.15.0 crashes when it has no memory for a tuple")
     testcapi = pytest.importorskip("_testcapi")
     if not hasattr(testcapi, "set_nomemory"):
         pytest.skip("no set_nomemory here")
