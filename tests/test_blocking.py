@@ -545,7 +545,8 @@ def test_those_that_are_there_do_it(pool, gate, no_threads, until, monkeypatch):
 
     monkeypatch.setattr(threading.Thread, "start", start)
     tasks = [fork(blocking, int, n) for n in range(5)]
-    until(lambda: len(refused) == len(pool._waiting) == 5)
+    until(lambda: len(pool._waiting) == 5)
+    until(lambda: refused and pool._coming is None)  # who came meanwhile relied on that one
     gate.open()
     assert [first.join(), *(task.join() for task in tasks)] == [0, 0, 1, 2, 3, 4]
     assert len(pool._workers) == 1
