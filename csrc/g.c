@@ -646,7 +646,9 @@ enum wake g_park(G *g, enum wait_reason reason, PyObject *on) {
     worker *w = g->worker;
 #if GOFER_FREE_THREADED
     /* disturbed after the check and before we could be claimed: claim ourselves */
-    if (UNLIKELY(atomic_load(&g->pending)) && word_move(&g->wait, W_WAITING, W_CANCEL)) {
+    uint8_t bits = atomic_load(&g->pending);
+    if (g->holds_end) bits &= (uint8_t)~P_KILL;
+    if (UNLIKELY(bits) && word_move(&g->wait, W_WAITING, W_CANCEL)) {
         relaxed_store(&g->state, G_RUNNING);
         relaxed_store(&g->wait, W_NONE);
         return W_CANCEL;

@@ -56,6 +56,25 @@ def test_the_end_waits_while_a_guard_is_held():
 
 
 @pytest.mark.usefixtures("one_worker")
+def test_who_waits_while_the_end_is_held_off_lets_the_holder_go_on():
+    def hold():
+        with guard:
+            for _ in range(3):
+                gosched()
+            log.append("held")
+
+    def main():
+        go(hold)
+        gosched()
+        go(wait_for, guard, log)
+        gosched()
+
+    guard, log = Guard(), []
+    run(main)
+    assert log == ["held", "inside", GoroutineExit, "over"]
+
+
+@pytest.mark.usefixtures("one_worker")
 def test_guards_in_guards():
     def work():
         with outer:
