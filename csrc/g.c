@@ -407,6 +407,12 @@ static NOINLINE void hostile_moment(worker *w) {
     relaxed_store(&next, end + (end - start));
 }
 
+/* What is pending, but for an end that it holds off. */
+static inline uint8_t due(G *g) {
+    uint8_t bits = atomic_load(&g->pending);
+    return g->holds_end ? bits & (uint8_t)~P_KILL : bits;
+}
+
 /* A killed goroutine whose wait was served all the same ends at its next bytecode boundary. */
 static void exit_soon(worker *w, G *g) {
     g->kills = 1;
@@ -426,9 +432,9 @@ static void tidy(worker *w) {
 }
 
 void g_settle_slow(G *g) {
-    uint8_t bits = relaxed_load(&g->pending);
+    uint8_t bits = due(g);
     if (UNLIKELY(bits & P_INTERRUPT)) interrupt_again();
-    if (UNLIKELY(bits & P_KILL && !g->kills && !g->holds_end)) exit_soon(g->worker, g);
+    if (UNLIKELY(bits & P_KILL && !g->kills)) exit_soon(g->worker, g);
     tidy(g->worker);
 }
 
@@ -534,8 +540,8 @@ static int call_before_wait(G *g) {
 
 static NOINLINE int pending_error(G *g) {
     if (UNLIKELY(relaxed_load(&g->pending) & P_BEFORE) && call_before_wait(g) < 0) return -1;
-    uint8_t bits = relaxed_load(&g->pending);
-    if (bits & P_KILL && !g->holds_end) {
+    uint8_t bits = due(g);
+    if (bits & P_KILL) {
         if (g->worker->async_exit) exit_now(g->worker);
         if (++g->kills > KILLS) abandon(g);
         PyErr_SetNone(rt.errors.exit);
@@ -646,9 +652,7 @@ enum wake g_park(G *g, enum wait_reason reason, PyObject *on) {
     worker *w = g->worker;
 #if GOFER_FREE_THREADED
     /* disturbed after the check and before we could be claimed: claim ourselves */
-    uint8_t bits = atomic_load(&g->pending);
-    if (g->holds_end) bits &= (uint8_t)~P_KILL;
-    if (UNLIKELY(bits) && word_move(&g->wait, W_WAITING, W_CANCEL)) {
+    if (UNLIKELY(due(g)) && word_move(&g->wait, W_WAITING, W_CANCEL)) {
         relaxed_store(&g->state, G_RUNNING);
         relaxed_store(&g->wait, W_NONE);
         return W_CANCEL;
