@@ -489,6 +489,25 @@ def test_connecting(closing):
             accepted.close()
 
 
+def test_select_sees_what_fileno_changes_and_nothing_later(parked, closing):
+    a, b = map(closing, socket.socketpair())
+
+    class Shrinking:
+        def fileno(self):
+            del asked[-1]
+            return b.fileno()
+
+    asked = [Shrinking()] * 10
+    assert select.select([], asked, []) == ([], asked[:5], [])
+
+    asked = [a]
+    task = fork(select.select, asked, [], [])
+    parked(task)
+    asked.clear()
+    b.send(b"x")
+    assert task.join() == ([a], [], [])
+
+
 # --- closing ------------------------------------------------------------------------------------
 
 
