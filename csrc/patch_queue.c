@@ -34,7 +34,7 @@ static bool waits(const call *c, int64_t *ns) {
 }
 
 PyObject *patch_queue_get(const call *c) {
-    G *g = patch_goroutine();
+    G *g = patch_caller();
     int64_t ns;
     if (!g || !waits(c, &ns)) return patch_as_before(c);
     if (!queue_empty) queue_empty = patch_leaf("_queue.SimpleQueue.empty");

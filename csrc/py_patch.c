@@ -44,7 +44,7 @@ static PyObject *py_patch_function_back(PyObject *module, PyObject *o) {
 }
 
 static PyObject *py_patch_waits(PyObject *module, PyObject *unused) { return PyBool_FromLong(patch_anybody_waits()); }
-static PyObject *py_parks(PyObject *module, PyObject *unused) { return PyBool_FromLong(patch_goroutine() != NULL); }
+static PyObject *py_parks(PyObject *module, PyObject *unused) { return PyBool_FromLong(patch_caller() != NULL); }
 
 /* poll_registered(poll object) -> {fd: events}, its own */
 static PyObject *py_poll_registered(PyObject *module, PyObject *poll) {

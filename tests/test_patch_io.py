@@ -4,6 +4,7 @@ As in test_patch_threading: a point waits for ever in `wait`, and `wake` lets it
 """
 
 import contextlib
+import gc
 import http.client
 import http.server
 import os
@@ -118,12 +119,17 @@ receiving("recvfrom", lambda a: a.recvfrom(10))
 receiving("recvfrom_into", lambda a: a.recvfrom_into(bytearray(10)))
 receiving("recvmsg", lambda a: a.recvmsg(10, 100))
 receiving("recvmsg_into", lambda a: a.recvmsg_into([bytearray(10)]))
+receiving("recvmsg_into_of_an_iterator", lambda a: recvmsg_into_of_an_iterator(a))
 receiving("makefile", lambda a: a.makefile("rb").read(5))
 receiving("select_read", lambda a: select.select([a], [], []))
 receiving("select_of_an_iterator", lambda a: select.select(iter([a]), iter([]), ()))
 receiving("wait_for_one", lambda a: selected(selectors.DefaultSelector, a))
 receiving("wait_by_poll", lambda a: selected(selectors.PollSelector, a))
 receiving("wait_by_select", lambda a: selected(selectors.SelectSelector, a))
+
+
+def recvmsg_into_of_an_iterator(a):
+    assert a.recvmsg_into(iter([bytearray(3), bytearray(10)]))[0] == 5
 
 
 def selected(kind, a):
@@ -144,7 +150,12 @@ def sending(name, call):
 sending("send", lambda a: a.send(b"hello"))
 sending("sendall", lambda a: a.sendall(b"hello"))
 sending("sendmsg", lambda a: a.sendmsg([b"hel", b"lo"]))
+sending("sendmsg_of_iterators", lambda a: sendmsg_of_iterators(a))
 sending("select_write", lambda a: select.select([], [a.fileno()], []))
+
+
+def sendmsg_of_iterators(a):
+    assert a.sendmsg(iter([b"hel", b"lo"]), iter([])) == 5
 
 
 @point
@@ -506,6 +517,49 @@ def test_select_sees_what_fileno_changes_and_nothing_later(parked, closing):
     asked.clear()
     b.send(b"x")
     assert task.join() == ([a], [], [])
+
+
+# --- in the collector ---------------------------------------------------------------------------
+
+
+def in_the_collector(wait):
+    """What it returns."""
+    seen = []
+
+    class Cycle:
+        def __init__(self):
+            self.me = self
+
+        def __del__(self):
+            seen.append(wait())
+
+    Cycle()
+    gc.collect()
+    return seen
+
+
+def polled(r):
+    it = select.poll()
+    it.register(r, select.POLLIN)
+    return it.poll(1)
+
+
+def child():
+    return subprocess.Popen([sys.executable, "-S", "-c", "exit(7)"]).wait()
+
+
+def test_a_finalizer_in_the_collector_waits_as_a_thread_does(closing):
+    a, b = map(closing, socket.socketpair())
+    assert in_the_collector(lambda: time.sleep(0.001)) == [None]
+    assert in_the_collector(lambda: select.select([a], [], [], 0.001)) == [([], [], [])]
+    assert in_the_collector(lambda: polled(a)) == [[]]
+    assert in_the_collector(child) == [7]
+    for limit in (None, 1000):
+        a.settimeout(limit)
+        thread = threading.Timer(0.01, b.sendall, [b"x"])
+        thread.start()
+        assert in_the_collector(lambda: a.recv(5)) == [b"x"]
+        thread.join()
 
 
 # --- closing ------------------------------------------------------------------------------------
