@@ -545,7 +545,7 @@ def polled(r):
 
 
 def child():
-    return subprocess.Popen([sys.executable, "-S", "-c", "exit(7)"]).wait()
+    return subprocess.Popen([sys.executable, "-S", "-c", "raise SystemExit(7)"]).wait()
 
 
 def test_a_finalizer_in_the_collector_waits_as_a_thread_does(closing):
