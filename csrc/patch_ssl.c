@@ -9,15 +9,18 @@
 
 static Py_ssize_t socket_at;                     /* of the weak reference; 0: not known */
 static PyTypeObject *double_type;
-static PyObject *want_read, *want_write;
+static PyObject *want_read, *want_write, *ssl_error;
+static PyObject *own_context;                    /* an SSLContext that nobody else has */
 
 int patch_know_ssl(PyObject *sample, PyObject *ref, PyObject *type) {
     if (socket_at) return 0;
     PyObject *module = PyImport_ImportModule("_ssl");
     want_read = module ? PyObject_GetAttrString(module, "SSLWantReadError") : NULL;
     want_write = want_read ? PyObject_GetAttrString(module, "SSLWantWriteError") : NULL;
+    ssl_error = want_write ? PyObject_GetAttrString(module, "SSLError") : NULL;
     Py_XDECREF(module);
-    if (!want_write || patch_know_sockets() < 0) return -1;
+    own_context = ssl_error ? PyObject_GetAttrString(sample, "context") : NULL;
+    if (!own_context || patch_know_sockets() < 0) return -1;
     double_type = (PyTypeObject *)Py_NewRef(type);
     for (Py_ssize_t at = sizeof(PyObject); at < Py_TYPE(sample)->tp_basicsize; at += sizeof(void *))
         if (*(PyObject **)((char *)sample + at) == ref) { socket_at = at; return 0; }
@@ -80,6 +83,17 @@ static PyObject *call_in_turns(const call *c, PyObject *s, G *g, const char *lat
     }
 }
 
+/* A call that the system has refused may leave that in OpenSSL's queue of errors (CPython 3.13.2 and later).  The
+   queue is the thread's, and the next call, of another goroutine, would fail with it.  A wrong choice of ciphers is
+   what empties it. */
+static void forget_refusal(void) {
+    if (!PyErr_ExceptionMatches(PyExc_OSError) || PyErr_ExceptionMatches(ssl_error)) return;
+    PyObject *error = ps_take_exception();
+    Py_XDECREF(PyObject_CallMethod(own_context, "set_ciphers", "s", "nosuch"));
+    PyErr_Clear();
+    ps_raise(error);
+}
+
 /* A thread on a descriptor that does not block any more would ask again and again. */
 static PyObject *call_cooperatively(const call *c, const char *late) {
     G *g = patch_goroutine();
@@ -87,6 +101,7 @@ static PyObject *call_cooperatively(const call *c, const char *late) {
     int64_t timeout = s ? patch_socket_timeout(s) : 0;
     bool direct = g ? timeout == 0 : timeout >= 0 || patch_fd_blocks(patch_socket_fd(s));
     PyObject *result = direct ? patch_as_before(c) : call_in_turns(c, s, g, late);
+    if (!result && s && g) forget_refusal();
     Py_XDECREF(s);
     return result;
 }

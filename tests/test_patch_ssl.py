@@ -70,6 +70,26 @@ def read(sock, n):
     return bytes(data)
 
 
+# --- one that fails -----------------------------------------------------------------------------
+
+
+def test_the_failure_of_one_is_not_told_to_another(pair, contexts, parked):
+    other = Pair(contexts).shake()
+    pair.shake()
+    waiting = fork(other.client.recv, 10)
+    parked(waiting)
+    pair.client.close()
+    with pytest.raises((BrokenPipeError, ConnectionResetError)):
+        while True:
+            pair.server.sendall(BIG)
+    late = fork(other.server.recv, 10)
+    parked(late)
+    other.server.sendall(b"hello")
+    other.client.sendall(b"world")
+    assert (waiting.join(), late.join()) == (b"hello", b"world")
+    other.close()
+
+
 # --- waiting ------------------------------------------------------------------------------------
 
 

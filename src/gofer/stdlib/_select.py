@@ -44,7 +44,7 @@ def _select(original: Callable[..., Any], *args: Any) -> Any:
 
 
 def _as_sequence(objects: Any) -> Any:
-    return objects if isinstance(objects, (list, tuple)) else list(objects)
+    return objects if issubclass(type(objects), (list, tuple)) else list(objects)
 
 
 def _is_limit(seconds: Any) -> bool:
