@@ -742,8 +742,22 @@ void g_wake_joiners(G *g) {
 void g_idle(G *g) {
     do {
         g_settle(g);
+        if (ps_was_given_back(g->worker->ts) && ps_between_bytecodes(g->worker->ts) < 0)
+            g_interrupt_main(ps_take_exception());
         g_wait_publish(g);
     } while (g_park(g, WHY_IDLE, NULL) != W_KILL);
+}
+
+bool g_idler_rests(worker *w) {
+    G *idler = w->idler;
+    if (!idler) return false;
+    enum g_state state = relaxed_load(&idler->state);
+    return state == G_NEW || (state == G_WAITING && relaxed_load(&idler->why) == WHY_IDLE);
+}
+
+G *g_take_idler(worker *w) {
+    if (!g_idler_rests(w)) return NULL;
+    return relaxed_load(&w->idler->state) == G_NEW || g_claim(w->idler, W_SIGNAL) ? w->idler : NULL;
 }
 
 /* Who goes on after one that has ended: the idler rather than nobody, so that a worker does not sleep with
@@ -757,9 +771,8 @@ static G *successor(worker *w) {
         G *next = g_pick(w);
         if (LIKELY(next != NULL)) return next;
     } else if (has_queued(w)) return g_hooks.find(w);    /* does not sleep */
-    G *idler = w->idler;
-    if (idler && (relaxed_load(&idler->state) == G_NEW || g_claim(idler, W_SIGNAL))) return idler;
-    return g_hooks.find(w);
+    G *idler = g_take_idler(w);
+    return idler ? idler : g_hooks.find(w);
 }
 
 /* Runs goroutines at the base of the stack, one after the other in the same C frame and on the same

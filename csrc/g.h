@@ -414,8 +414,12 @@ void g_drain(worker *w);
 /* Takes g out of the queues of w; true when it was there. */
 bool g_unqueue(worker *w, G *g);
 void g_wake_joiners(G *g);
-/* What w->idler does for ever: waits until there is something to reap.  Returns when killed. */
+/* What w->idler does for ever: waits until there is something to reap or to free.  Returns when killed. */
 void g_idle(G *g);
+/* Not what has become of its work: a destructor may wait. */
+bool g_idler_rests(worker *w);
+/* The idler, to be run next; NULL when it does not rest. */
+G *g_take_idler(worker *w);
 void g_clear(G *g);
 /* Remembers the function's name, when somebody may ask for it after the function is gone. */
 void g_keep_name(G *g);

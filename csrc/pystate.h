@@ -260,6 +260,20 @@ void ps_end_locals(PyThreadState *ts);
 /* Those of one that does not. */
 void ps_drop_locals(pystate *s);
 
+/* --- objects that others have dropped -------------------------------------------------------------- */
+/* Without the GIL an object whose last reference another thread drops is given back to the thread that made
+   it, which frees it at its next bytecode. */
+static inline bool ps_was_given_back(PyThreadState *ts) {
+#ifdef Py_GIL_DISABLED
+    return (_Py_atomic_load_uintptr_relaxed(&ts->eval_breaker) & _PY_EVAL_EXPLICIT_MERGE_BIT) != 0;
+#else
+    (void)ts;
+    return false;
+#endif
+}
+/* Does what is done between bytecodes.  -1 with an exception that belongs to nobody in particular. */
+int ps_between_bytecodes(PyThreadState *ts);
+
 /* --- threading.RLock ------------------------------------------------------------------------------- */
 #if PY_VERSION_HEX >= 0x030E0000
 typedef struct { PyObject_HEAD _PyRecursiveMutex lock; } ps_rlock;

@@ -260,7 +260,7 @@ static bool somebody_to_rob(worker *w) {
 /* Anything that this worker would find if it looked. */
 static bool work_for(worker *w) {
     return atomic_load(&w->inbox) || relaxed_load(&w->stop) || (gqueue_len(&sched.shared) && g_may_start(w))
-        || somebody_to_rob(w);
+        || somebody_to_rob(w) || (ps_was_given_back(w->ts) && g_idler_rests(w));
 }
 
 /* While we searched, spawns have woken nobody. */
@@ -413,7 +413,19 @@ static void doze(worker *w) {
     if (signals && ps_signals_pending(w->ts)) handle_signals();
 }
 
+/* Who sleeps does not learn that objects of its own have been given back. */
+static void ring_for_given_back(worker *w) {
+    if (!GOFER_FREE_THREADED || !relaxed_load(&sched.idle)) return;
+    lock_acquire(&sched.lock);                       /* so that their thread states stay */
+    for (int i = 0, n = n_workers(); i < n; i++) {
+        worker *other = live_worker(i);
+        if (other && other != w && ps_was_given_back(other->ts)) worker_ring(other);
+    }
+    lock_release(&sched.lock);
+}
+
 static void go_to_sleep(worker *w) {
+    ring_for_given_back(w);
     fall_asleep(w);
     atomic_fetch_add(&sched.idle, 1);
     if (!work_for(w)) doze(w);
@@ -430,15 +442,18 @@ static G *look(worker *w) {
     timers_run(w->timers, w->now);
     descriptors_ready(w);
     if (is_told_to_end(w)) return w->host;
-    G *g = take_shared(w);
+    G *g = ps_was_given_back(w->ts) ? g_take_idler(w) : NULL;
+    if (LIKELY(!g)) g = take_shared(w);
     return g ? g : g_pick(w);
 }
 
 static G *find(worker *w) {
     G *g = look(w);
+    bool around = w->tick % LOOK_AROUND == 0;
+    if (around) ring_for_given_back(w);
     if (g) {
         /* Whoever yields again and again is never idle, and may wait for one behind somebody who computes. */
-        if (w->tick % LOOK_AROUND == 0 && (!gqueue_len(&w->fresh) || relaxed_load(&sched.locked))) steal(w);
+        if (around && (!gqueue_len(&w->fresh) || relaxed_load(&sched.locked))) steal(w);
         return g;
     }
     if (!g_may_start(w)) {
