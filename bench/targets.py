@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from operations import (
+    CALLS,
     FREE_ONE,
     FREE_TWO,
     GIL,
@@ -13,6 +14,7 @@ from operations import (
     SERVERS,
     SERVERS_ONE,
     SERVERS_TWO,
+    Operation,
     Setting,
 )
 
@@ -134,15 +136,14 @@ def servers() -> list[Target]:
 
 
 def library() -> list[Target]:
+    """Calls on threads, and the standard library as it is used."""
+
+    def target(setting: Setting, o: Operation, *peers: tuple[float, str]) -> Target:
+        bounds = (Bound(times, setting, o.name, (peer,), at_least=True) for times, peer in peers)
+        return Target(f"3.13: {o.title}", setting, o.name, tuple(bounds))
+
+    peers = ((1.5, "gevent"), (1.3, "uvloop"), (1.0, "runloom"))
     return [
-        Target(
-            f"3.13: {o.title}",
-            PATCHED,
-            o.name,
-            (
-                Bound(1.5, PATCHED, o.name, ("gevent",), at_least=True),
-                Bound(1.0, PATCHED, o.name, ("runloom",), at_least=True),
-            ),
-        )
-        for o in PATCHED.operations
+        *(target(CALLS, o, *peers) for o in CALLS.operations),
+        *(target(PATCHED, o, peers[0], peers[2]) for o in PATCHED.operations),
     ]
