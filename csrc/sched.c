@@ -12,14 +12,16 @@
    - A worker searches (steals) before it sleeps; while one searches, a spawn wakes no other.  The last one
      that stops searching because it found something wakes the next, if more is there.
    - sched.all[0] is the main thread's; a worker's place in the table is never given to another thread.
-   - A worker whose thread is locked starts nothing: it does not search, and is not rung for what has not started.
-     Others may rob it, whoever they are.  As long as one is locked there is one that is not, and the keeper.
+   - A worker whose thread is locked starts nothing: it does not search, and is not rung for what
+     has not started.  Others may rob it, whoever they are.  As long as one is locked there is
+     one that is not, and the keeper.
 
-   A deadlock is declared by a worker about to sleep, under sched.lock, when every worker sleeps, no queue
-   holds anything, no timer is armed, nobody waits for a descriptor, no foreign thread that has used the
-   library lives, no other Python thread lives that a program would wait for at its end, and goroutine 1 waits.  It looks at one worker
-   after the other; meanwhile one that it has not reached yet could wake one that it has passed, and fall
-   asleep in time.  So if anybody fell asleep meanwhile, it leaves the question to that one. */
+   A deadlock is declared by a worker about to sleep, under sched.lock, when every worker sleeps, no
+   queue holds anything, no timer is armed, nobody waits for a descriptor, no foreign thread that has
+   used the library lives, no other Python thread lives that a program would wait for at its end, and
+   goroutine 1 waits.  It looks at one worker after the other; meanwhile one that it has not reached yet
+   could wake one that it has passed, and fall asleep in time.  So if anybody fell asleep meanwhile, it
+   leaves the question to that one. */
 #define _GNU_SOURCE
 #include "sched_table.h"
 #include <sched.h>
@@ -48,7 +50,8 @@ worker *worker_new(void) {
     if (!w) { PyErr_NoMemory(); return NULL; }
     w->rng = (uint64_t)clock_ns() * 2 + 1;
     ring_init(&w->all);
-    if (!(w->timers = timers_new(w)) || !(w->aux = stack_aux_new()) || !(w->fds = fds_new())) PyErr_NoMemory();
+    bool enough = (w->timers = timers_new(w)) && (w->aux = stack_aux_new()) && (w->fds = fds_new());
+    if (!enough) PyErr_NoMemory();
     else if ((w->poller = netpoll_new())) return w;
     worker_free(w);
     return NULL;
@@ -191,7 +194,7 @@ static int spawn_foreign(G *g) {
 
 static void start_quietly(G *g) {
     worker *w = g_worker;
-    if (!w || w == relaxed_load(&sched.keeper)) { share(g); return; }     /* or a thread that is in a bubble */
+    if (!w || w == relaxed_load(&sched.keeper)) { share(g); return; }     /* no worker: it is in a bubble */
     relaxed_add(&w->spawned, 1);
     relaxed_add(&w->alive, 1);
     g_queue_fresh(w, g);
@@ -229,8 +232,8 @@ static void rob(worker *w, worker *victim) {
     lock_release(&w->fresh_lock);
 }
 
-/* A worker beyond gomaxprocs leaves others their work, unless they are locked or the keeper has found them stuck
-   since. */
+/* A worker beyond gomaxprocs leaves others their work, unless they are locked or the keeper
+   has found them stuck since. */
 static bool is_stuck(worker *victim) {
     return !g_may_start(victim) || relaxed_load(&victim->stuck_at) == relaxed_load(&victim->tick);
 }
@@ -284,10 +287,11 @@ static bool descriptors_ready(worker *w) {
     return found != POLL_TIMEOUT;
 }
 
-/* Other workers may be about to bring something, and to sleep and be woken takes longer than a short look.  At
-   most half of those that are awake do this. */
+/* Other workers may be about to bring something, and to sleep and be woken takes longer than a short look.
+   At most half of those that are awake do this. */
 static bool spin(worker *w) {
-    if (!GOFER_FREE_THREADED || n_workers() < 2 || 2 * relaxed_load(&sched.searching) > n_awake()) return false;
+    if (!GOFER_FREE_THREADED || n_workers() < 2) return false;
+    if (2 * relaxed_load(&sched.searching) > n_awake()) return false;
     int64_t now = clock_ns(), end = now + SPIN_NS;
     for (; now < end; now = clock_ns()) {
         if (work_for(w) || descriptors_ready(w) || relaxed_load(&w->timers->first) <= now) return true;
@@ -599,7 +603,8 @@ static bool visit_one(G *g, worker *w, bool current, void *arg) {
     visitor *v = arg;
     (void)w;
     if (g->args) v->result = ps_visit_fn(&g->fn, v->visit, v->arg);
-    if (!v->result && !current && relaxed_load(&g->state) != G_NEW) v->result = ps_visit(&g->ps, v->visit, v->arg);
+    if (!v->result && !current && relaxed_load(&g->state) != G_NEW)
+        v->result = ps_visit(&g->ps, v->visit, v->arg);
     return v->result == 0;
 }
 
@@ -620,7 +625,7 @@ static void thread_ended(PyObject *capsule) {
     g_wake_joiners(g);
     worker *k = atomic_load(&sched.keeper);
     if (!g->abandoned) atomic_fetch_sub(g->rests ? &sched.resting : &sched.threads, 1);
-    if (k) worker_ring(k);                              /* it may have been the last that could wake somebody */
+    if (k) worker_ring(k);                     /* it may have been the last that could wake somebody */
     if (g == g_thread) g_thread = NULL;
     Py_DECREF(g);
 }

@@ -10,8 +10,8 @@ int sched_begin_run(uint32_t *outer) {
     if (!g) return -1;
     if (g != rt.main) {
         PyErr_Format(PyExc_RuntimeError, g_is_foreign(g)
-                     ? "run() in a thread of its own: goroutine 1 belongs to the main thread; call run() there, "
-                       "or use go() here"
+                     ? "run() in a thread of its own: goroutine 1 belongs to the main thread; call run() "
+                       "there, or use go() here"
                      : "run() in goroutine %llu: only goroutine 1 can run a program; use go(), fork() or a "
                        "Group here", (unsigned long long)g->id);
         return -1;
