@@ -1,9 +1,9 @@
 /* The keeper: a thread that runs no goroutines.  It exists where other threads than a single worker do.  It
    keeps the timers of foreign threads, which no goroutine may hold up, and sees to it that nobody waits
    behind a goroutine that blocks or keeps its thread:
-   - Unstarted goroutines.  While somebody has any it looks every STUCK_NS, and declares a worker
-     stuck that has not switched since.  A stuck worker may be robbed by all; if nobody is idle,
-     a new one is started to do it.
+   - Unstarted goroutines.  While somebody has any it looks every STUCK_NS, and declares a worker stuck
+     that has not switched since.  A stuck worker may be robbed by all; if nobody is idle, a new one is
+     started to do it.
    - Timers.  It sleeps no longer than STUCK_NS after the first of all timers, and fires what is still there
      then.  Who arms one that is due before that rings.  As in sched.c, one of the two sees the other: the one
      puts the timer into the heap and then looks how long the keeper sleeps, the keeper says that it sleeps

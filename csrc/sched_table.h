@@ -1,5 +1,5 @@
-/* The table of workers, and what the files of the scheduler's room share: sched.c, sched_keeper.c and
-   sched_ends.c.  The invariants stand in sched.c. */
+/* The table of workers, and what the files of the scheduler's room share: sched.c, sched_deadlock.c,
+   sched_keeper.c, sched_look.c and sched_ends.c.  The invariants stand in sched.c. */
 #ifndef GOFER_SCHED_TABLE_H
 #define GOFER_SCHED_TABLE_H
 
@@ -63,6 +63,9 @@ void worker_ring(worker *w);
    goroutines; false when there is none. */
 bool wake_one(int among);
 
+/* --- sched_deadlock.c ------------------------------------------------------------------------------ */
+/* BUSY: somebody may wake somebody; PERHAPS: only a thread may, which does not ring when it ends; DEADLOCK:
+   goroutine 1 has been told. */
 enum verdict { BUSY, PERHAPS, DEADLOCK };
 enum verdict check_deadlock(void);
 
