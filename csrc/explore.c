@@ -5,11 +5,11 @@
    next one is chosen from all that can run.  So a run of a program depends on the choices alone, and can be
    had again.
 
-   The choice by priority is the one of Burckhardt, Kothari, Musuvathi, Nagarakatte, "A Randomized
-   Scheduler with Probabilistic Guarantees of Finding Bugs" (ASPLOS 2010): of n goroutines and k choices, a
-   bug that needs d of them in a certain order is found with a probability of at least 1 / (n * k^(d-1)).
-   The bound on how often one that could go on has to wait is that of Musuvathi and Qadeer, "Iterative
-   Context Bounding" (PLDI 2007).
+   The choice by priority is the one of Burckhardt, Kothari, Musuvathi, Nagarakatte, "A Randomized Scheduler
+   with Probabilistic Guarantees of Finding Bugs" (ASPLOS 2010): of n goroutines and k choices, a bug that
+   needs d of them in a certain order is found with a probability of at least 1 / (n * k^(d-1)).  The bound on
+   how often one that could go on has to wait is that of Musuvathi and Qadeer, "Iterative Context Bounding"
+   (PLDI 2007).
 
    What must stay true:
    - Who can run is looked at in the order of the goroutines' ids, so that a number means the same one again.
