@@ -1,6 +1,7 @@
 """Libraries whose blocking functions `patch.offload` knows, so that nobody has to name them."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 from gofer.blocking import blocking
@@ -53,13 +54,20 @@ def _turn_of(connection: Any) -> Turn | None:
     return attributes.setdefault("_turn", Turn())
 
 
+def _close(original: StandIn, connection: Any) -> object:
+    """When the call ends that goes on after its goroutine was cancelled; it is quick itself."""
+    turn = _turn_of(connection)
+    return original(connection) if turn is None else turn.last(partial(original, connection))
+
+
 _CONNECTION: Final = (
-    "autocommit change_user close commit discard_result kill next_result ping query "
+    "autocommit change_user commit discard_result kill next_result ping query "
     "read_query_result rollback select_db send_query set_character_set set_server_option shutdown "
     "stat store_result"
 )
 _MYSQL: Final = {
     **dict.fromkeys(("Connect", "Connection", "connect"), on_pool),
+    "_mysql.connection.close": _close,
     **{f"_mysql.connection.{name}": in_turns(_turn_of) for name in _CONNECTION.split()},
 }
 

@@ -19,6 +19,7 @@ class Turn:
     def __init__(self) -> None:
         self._mutex = _core.Mutex()
         self._owner: object = None
+        self._last: list[Callable[[], object]] = []  # for when nobody has it
 
     def is_mine(self) -> bool:
         return self._owner is _core.current()
@@ -26,7 +27,11 @@ class Turn:
     def begin(self) -> Callable[[], None]:
         """Wait for it; what ends it."""
         self._mutex.lock()
-        return self._mutex.unlock
+        return self.end
+
+    def end(self) -> None:
+        self._mutex.unlock()
+        self._do_last()
 
     def __enter__(self) -> None:
         self._mutex.lock()
@@ -34,7 +39,26 @@ class Turn:
 
     def __exit__(self, *exc: object) -> None:
         self._owner = None
-        self._mutex.unlock()
+        self.end()
+
+    def last(self, call: Callable[[], object]) -> object:
+        """Make the call now, or let the one who has the turn make it; it does not wait."""
+        if self._mutex.try_lock():
+            try:
+                return call()
+            finally:
+                self.end()
+        self._last.append(call)
+        self._do_last()  # the turn may have ended
+        return None
+
+    def _do_last(self) -> None:
+        while self._last and self._mutex.try_lock():
+            try:
+                with suppress(Exception):  # it would have been told to who is gone
+                    self._last.pop()()
+            finally:
+                self._mutex.unlock()
 
 
 def in_turns(turn_of: Callable[[Any], Turn | None]) -> Callable[..., Any]:
