@@ -34,7 +34,7 @@ _PARTS: Final = (
     "asyncio",
     "libraries",
 )
-_IN_C: Final = frozenset({"time", "queue", "multiprocessing"})  # nothing of these is in Python
+_IN_C: Final = frozenset({"time", "multiprocessing"})  # nothing of these is in Python
 
 _patched: dict[str, Any] = {}  # the module of each part that is; None: it has none
 
