@@ -1,12 +1,12 @@
-/* queue.Queue and queue.LifoQueue: their put, get and task_done are functions in Python, and this does in C what
-   they do when they need not wait.  On free-threaded builds they stay as they are.
+/* queue.Queue and queue.LifoQueue: their put, get and task_done are functions in Python, and this does in C
+   what they do when they need not wait.  On free-threaded builds they stay as they are.
 
-   All that is unusual is left to the function in Python: who has to wait, errors, an argument of its own type, a
-   subclass, a class or an instance that somebody has changed, another lock or container.
+   All that is unusual is left to the function in Python: who has to wait, errors, an argument of its own type,
+   a subclass, a class or an instance that somebody has changed, another lock or container.
 
    What must stay true:
-   - Nobody can tell the difference.  The mutex is not taken, only looked at: nobody has it, and from the first look
-     to the last change nothing of Python's runs, nor lets go of the GIL.
+   - Nobody can tell the difference.  The mutex is not taken, only looked at: nobody has it, and from the first
+     look to the last change nothing of Python's runs, nor lets go of the GIL.
    - Nothing is changed before all has been looked at.
    - What is dropped is dropped when all is done, and is a number or a lock: but for that it holds borrowed
      references, which those of the instances keep alive. */
@@ -67,10 +67,13 @@ static bool look(shape *s) {
     return s->plain = plain && s->version && s->names;
 }
 
-/* The attributes of o, if it is as its class makes it, and NULL otherwise. */
-static inline PyObject **values_of(shape *s, PyObject *o) {
+static inline bool is_plain(shape *s) {
     bool known = LIKELY(s->version == s->type->tp_version_tag && s->names == ps_names(s->type));
-    if (!(known ? s->plain : look(s))) return NULL;
+    return known ? s->plain : look(s);
+}
+
+/* The attributes of an instance of a plain class; NULL: it has them elsewhere, or methods of its own. */
+static inline PyObject **values_of(const shape *s, PyObject *o) {
     PyObject **values = ps_values(o);
     for (int i = 0; values && i < s->n_over; i++)
         if (values[s->over[i]]) return NULL;
@@ -117,7 +120,7 @@ typedef struct view { shape *s; PyObject **values, *mutex; } view;
 
 static bool is_usual(view *v, PyObject *self) {
     v->s = Py_IS_TYPE(self, fifo.type) ? &fifo : Py_IS_TYPE(self, lifo.type) ? &lifo : NULL;
-    v->values = v->s ? values_of(v->s, self) : NULL;
+    v->values = v->s && is_plain(v->s) && is_plain(&condition) ? values_of(v->s, self) : NULL;
     if (!v->values || !(v->mutex = field(v->s, v->values, MUTEX))) return false;
     return patch_lock_is_free(v->mutex);
 }
@@ -198,8 +201,8 @@ static PyObject *put(PyObject *self, PyObject *item) {
     if (!is_usual(&v, self) || !is_open(&v)) return NULL;
     PyObject *q = container_of(&v), *waiters = waiters_of(&v, NOT_EMPTY);
     if (!q || !waiters || !waiters_of(&v, NOT_FULL)) return NULL;
-    if (!number(&v, MAXSIZE, &maxsize) || !number(&v, UNFINISHED, &unfinished) || unfinished == LONG_MAX) return NULL;
-    if (maxsize > 0 && Py_SIZE(q) >= maxsize) return NULL;
+    if (!number(&v, MAXSIZE, &maxsize) || !number(&v, UNFINISHED, &unfinished)) return NULL;
+    if (unfinished == LONG_MAX || (maxsize > 0 && Py_SIZE(q) >= maxsize)) return NULL;
     if (v.s == &fifo && !is_unbounded(q)) return NULL;
     PyObject **count = &v.values[v.s->at[UNFINISHED]], *more = NULL;
     if (!can_notify(waiters) || !(more = PyLong_FromLong(unfinished + 1))) return NULL;
@@ -247,7 +250,8 @@ typedef struct method {
     PyObject *(*quick)(PyObject *, PyObject *const *, Py_ssize_t, PyObject *);
     vectorcallfunc entry, before;
     PyMethodDef def;                             /* to stand in the class */
-    PyObject *function, *in_class;               /* in Python, NULL: not to be exchanged; and from def, if need be */
+    PyObject *function;                          /* in Python; NULL: not to be exchanged */
+    PyObject *in_class;                          /* made of def, if need be */
 } method;
 
 /* Called as the function is. */
@@ -270,25 +274,32 @@ static PyObject *enter_method(method *m, PyObject *self, PyObject *const *args, 
     return result;
 }
 
-#define METHODS(X) X(put) X(get) X(task_done)
-#define INDEX(id) M_##id,
+#define METHODS(X) X(put, "$self, item, block=True, timeout=None") X(get, "$self, block=True, timeout=None") \
+    X(task_done, "$self")
+#define INDEX(id, takes) M_##id,
 enum { METHODS(INDEX) N_QUICK };
 static method methods[N_QUICK];
-#define ENTRIES(id) \
+#define ENTRIES(id, takes) \
     static PyObject *id##_called(PyObject *f, PyObject *const *args, size_t n, PyObject *kwnames) { \
         return enter(&methods[M_##id], f, args, n, kwnames); } \
     static PyObject *id##_method(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames) { \
         return enter_method(&methods[M_##id], self, args, n, kwnames); }
 METHODS(ENTRIES)
-#define ENTRY(id) \
+#define ENTRY(id, takes) \
     [M_##id] = { #id, quick_##id, id##_called, \
-                 .def = { #id, (PyCFunction)(void (*)(void))id##_method, METH_FASTCALL | METH_KEYWORDS } },
+                 .def = { #id, (PyCFunction)(void (*)(void))id##_method, METH_FASTCALL | METH_KEYWORDS, \
+                          #id "(" takes ")\n--\n\n" } },
 static method methods[N_QUICK] = { METHODS(ENTRY) };
 
-/* Where calls can not be led elsewhere, a method in C stands in the class; it takes any object, as a function does. */
+/* Where calls can not be led elsewhere, a method in C stands in the class; for any object, as a function does. */
 static int exchange(method *m, bool on) {
     if (ps_set_vectorcall(m->function, on ? m->entry : m->before)) return 0;
-    if (!m->in_class && !(m->in_class = PyDescr_NewMethod(&PyBaseObject_Type, &m->def))) return -1;
+    if (!m->in_class) {
+        m->in_class = PyDescr_NewMethod(&PyBaseObject_Type, &m->def);
+        PyObject *name = m->in_class ? PyUnicode_FromFormat("Queue.%s", m->name) : NULL;
+        if (!name) { Py_CLEAR(m->in_class); return -1; }
+        Py_XSETREF(((PyDescrObject *)m->in_class)->d_qualname, name);
+    }
     return PyObject_SetAttrString((PyObject *)fifo.type, m->name, on ? m->in_class : m->function);
 }
 
@@ -308,8 +319,8 @@ static int find_class(shape *s) {
 /* A method of deque in C, called so; NULL: it has none. */
 static PyCFunction method_of_deque(const char *name, int flags) {
     PyObject *o = PyObject_GetAttrString((PyObject *)deque, name);
-    bool is = o && Py_IS_TYPE(o, &PyMethodDescr_Type) && ((PyMethodDescrObject *)o)->d_method->ml_flags == flags;
-    PyCFunction f = is ? ((PyMethodDescrObject *)o)->d_method->ml_meth : NULL;
+    PyMethodDef *def = o && Py_IS_TYPE(o, &PyMethodDescr_Type) ? ((PyMethodDescrObject *)o)->d_method : NULL;
+    PyCFunction f = def && def->ml_flags == flags ? def->ml_meth : NULL;
     Py_XDECREF(o);
     return f;
 }
@@ -323,7 +334,8 @@ static int find_deque(void) {
     deque_append = method_of_deque("append", METH_O);
     deque_popleft = method_of_deque("popleft", METH_NOARGS);
     PyObject *maxlen = PyObject_GetAttrString((PyObject *)deque, "maxlen");
-    if (maxlen && Py_IS_TYPE(maxlen, &PyGetSetDescr_Type)) deque_maxlen = ((PyGetSetDescrObject *)maxlen)->d_getset->get;
+    if (maxlen && Py_IS_TYPE(maxlen, &PyGetSetDescr_Type))
+        deque_maxlen = ((PyGetSetDescrObject *)maxlen)->d_getset->get;
     Py_XDECREF(maxlen);
     PyErr_Clear();
     return deque_append && deque_popleft && deque_maxlen;
@@ -333,7 +345,8 @@ static int find_methods(void) {
     for (method *m = methods; m < methods + N_QUICK; m++) {
         PyObject *f = PyObject_GetAttrString((PyObject *)fifo.type, m->name);
         if (!f) return -1;
-        if (is_own(&fifo, f, m->name)) m->before = ((PyFunctionObject *)(m->function = Py_NewRef(f)))->vectorcall;
+        if (is_own(&fifo, f, m->name)) m->function = Py_NewRef(f);
+        if (m->function) m->before = ((PyFunctionObject *)f)->vectorcall;
         Py_DECREF(f);
     }
     return 0;
@@ -345,9 +358,11 @@ static int find(void) {
     if (found >= 0) return found;
     int is = find_deque();
     if (is <= 0) return found = is;
+    static const char *const names[N_ARGS] = { "item", "block", "timeout" };
     for (int i = 0; i < N_ARGS; i++)
-        if (!(arg_names[i] = PyUnicode_InternFromString((const char *[]){ "item", "block", "timeout" }[i]))) return -1;
-    if (find_class(&fifo) < 0 || find_class(&lifo) < 0 || find_class(&condition) < 0 || find_methods() < 0) return -1;
+        if (!(arg_names[i] = PyUnicode_InternFromString(names[i]))) return -1;
+    if (find_class(&fifo) < 0 || find_class(&lifo) < 0 || find_class(&condition) < 0) return -1;
+    if (find_methods() < 0) return -1;
     can_shut_down = PyObject_HasAttrString((PyObject *)fifo.type, "shutdown");
     return found = PyType_Check(fifo.type) && PyType_Check(lifo.type) && PyType_Check(condition.type);
 }

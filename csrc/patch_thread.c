@@ -109,7 +109,12 @@ static void know_locks(void) {
     if (!plain_locked) plain_locked = patch_leaf("_thread.LockType.locked");
 }
 
-static bool lock_held(PyObject *on) { return patch_ask(plain_locked, on, NULL, NULL) == 1; }
+/* It takes no arguments, in all versions. */
+static bool lock_held(PyObject *on) {
+    PyObject *held = plain_locked->before.ml_meth(on, NULL);
+    Py_XDECREF(held);
+    return held == Py_True;
+}
 static bool lock_free(PyObject *on) { return !lock_held(on); }
 static int lock_take(want *w) { return patch_ask(plain_acquire, w->on, NULL, Py_False); }
 
@@ -139,7 +144,7 @@ PyObject *patch_lock_release(const call *c) {
 }
 
 /* One, while they are cooperative. */
-static bool is_lock(PyObject *o) {
+static inline bool is_lock(PyObject *o) {
     know_locks();
     return plain_release->exchanged && Py_IS_TYPE(o, PyDescr_TYPE(plain_locked->original));
 }

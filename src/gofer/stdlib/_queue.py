@@ -1,4 +1,4 @@
-"""What of `queue` is in Python, `Queue` and `LifoQueue`: the core exchanges that (csrc/patch_pyqueue.c)."""
+"""What of `queue` is in Python: the core exchanges methods of `Queue` (csrc/patch_pyqueue.c)."""
 
 from gofer import _core
 
