@@ -322,6 +322,7 @@ static PyCFunction method_of_deque(const char *name, int flags) {
     PyMethodDef *def = o && Py_IS_TYPE(o, &PyMethodDescr_Type) ? ((PyMethodDescrObject *)o)->d_method : NULL;
     PyCFunction f = def && def->ml_flags == flags ? def->ml_meth : NULL;
     Py_XDECREF(o);
+    PyErr_Clear();
     return f;
 }
 
@@ -341,15 +342,14 @@ static int find_deque(void) {
     return deque_append && deque_popleft && deque_maxlen;
 }
 
-static int find_methods(void) {
+static void find_methods(void) {
     for (method *m = methods; m < methods + N_QUICK; m++) {
         PyObject *f = PyObject_GetAttrString((PyObject *)fifo.type, m->name);
-        if (!f) return -1;
+        if (!f) PyErr_Clear();
         if (is_own(&fifo, f, m->name)) m->function = Py_NewRef(f);
         if (m->function) m->before = ((PyFunctionObject *)f)->vectorcall;
-        Py_DECREF(f);
+        Py_XDECREF(f);
     }
-    return 0;
 }
 
 /* Once: 1; 0: they are not as we know them; -1 with an exception. */
@@ -362,7 +362,7 @@ static int find(void) {
     for (int i = 0; i < N_ARGS; i++)
         if (!(arg_names[i] = PyUnicode_InternFromString(names[i]))) return -1;
     if (find_class(&fifo) < 0 || find_class(&lifo) < 0 || find_class(&condition) < 0) return -1;
-    if (find_methods() < 0) return -1;
+    find_methods();
     can_shut_down = PyObject_HasAttrString((PyObject *)fifo.type, "shutdown");
     return found = PyType_Check(fifo.type) && PyType_Check(lifo.type) && PyType_Check(condition.type);
 }
