@@ -121,8 +121,8 @@ static inline void fnref_close(fnref r) { Py_DECREF(r); }
 #endif
 
 /* --- pointers that are no references --------------------------------------------------------------- */
-/* A new reference to what such a pointer leads to; false: it has none left and is about to go.  The caller sees
-   to it that the memory is still there, and who made the object has said that this may happen. */
+/* A new reference to what such a pointer leads to; false: it has none left and is about to go.  The caller
+   sees to it that the memory is still there, and who made the object has said that this may happen. */
 static inline bool ps_try_incref(PyObject *o) {
 #if PY_VERSION_HEX >= 0x030E0000
     return PyUnstable_TryIncRef(o);
@@ -201,7 +201,8 @@ static inline bool ps_is_blocked(PyThreadState *ts) {
 
 /* A signal has arrived whose Python handler has not run. */
 bool ps_signals_pending(PyThreadState *ts);
-/* Runs the handlers; 0, or -1 with what one of them raised.  In the main thread nothing is pending after a 0. */
+/* Runs the handlers; 0, or -1 with what one of them raised.  In the main thread
+   nothing is pending after a 0. */
 int ps_handle_signals(PyThreadState *ts);
 
 /* How many threads the module _thread has started that live. */
@@ -261,6 +262,20 @@ void ps_end_locals(PyThreadState *ts);
 /* Those of one that does not. */
 void ps_drop_locals(pystate *s);
 
+/* --- objects that others have dropped -------------------------------------------------------------- */
+/* Without the GIL an object whose last reference another thread drops is given back to the thread that made
+   it, which frees it at its next bytecode. */
+static inline bool ps_was_given_back(PyThreadState *ts) {
+#ifdef Py_GIL_DISABLED
+    return (_Py_atomic_load_uintptr_relaxed(&ts->eval_breaker) & _PY_EVAL_EXPLICIT_MERGE_BIT) != 0;
+#else
+    (void)ts;
+    return false;
+#endif
+}
+/* Does what is done between bytecodes.  -1 with an exception that belongs to nobody in particular. */
+int ps_between_bytecodes(PyThreadState *ts);
+
 /* --- threading.RLock ------------------------------------------------------------------------------- */
 #if PY_VERSION_HEX >= 0x030E0000
 typedef struct { PyObject_HEAD _PyRecursiveMutex lock; } ps_rlock;
@@ -268,7 +283,9 @@ typedef struct { PyObject_HEAD _PyRecursiveMutex lock; } ps_rlock;
 static inline unsigned long ps_rlock_owner(PyObject *r) {
     return (unsigned long)_Py_atomic_load_ullong_relaxed(&((ps_rlock *)r)->lock.thread);
 }
-static inline unsigned long ps_rlock_count(PyObject *r) { return (unsigned long)((ps_rlock *)r)->lock.level + 1; }
+static inline unsigned long ps_rlock_count(PyObject *r) {
+    return (unsigned long)((ps_rlock *)r)->lock.level + 1;
+}
 /* While it is held. */
 static inline void ps_rlock_set(PyObject *r, unsigned long owner, unsigned long count) {
     ((ps_rlock *)r)->lock.level = count - 1;
@@ -415,7 +432,8 @@ static inline void ps_start(pystate *s, PyThreadState *ts, _PyStackChunk *root, 
     ts->current_frame = NULL;
 #endif
     ts->datastack_chunk = root;
-    ts->datastack_top = root ? &root->data[1] : NULL;   /* CPython frees a chunk when a frame at data[0] ends */
+    /* Not at data[0]: CPython frees a chunk when a frame there ends. */
+    ts->datastack_top = root ? &root->data[1] : NULL;
     ts->datastack_limit = ps_limit_of(root);
     s->exc.exc_value = NULL;
     s->exc.previous_item = NULL;
@@ -425,7 +443,7 @@ static inline void ps_start(pystate *s, PyThreadState *ts, _PyStackChunk *root, 
     ts->context_ver++;
     ts->tracing = 0;
 #if PY_VERSION_HEX < 0x030C0000
-    _PyThreadState_UpdateTracingState(ts);              /* who parked may have done so in its trace function */
+    _PyThreadState_UpdateTracingState(ts);     /* who parked may have done so in its trace function */
 #endif
     ts->PS_PY_DEPTH = ts->PS_PY_LIMIT;
 #if PS_C_DEPTH
