@@ -378,14 +378,15 @@ def test_the_same_errors(request):
 
 @pytest.mark.parametrize("make", [queue.Queue, queue.LifoQueue])
 def test_references(cooperative, make):
-    q, item = make(), Token()
-    count = sys.getrefcount(item)
+    q, item, number = make(), Token(), int("100000")
+    counts = [sys.getrefcount(each) for each in (item, number)]
+    q.unfinished_tasks = number
     for _ in range(MANY):
         q.put(item)
     for _ in range(MANY):
         assert q.get() is item
         q.task_done()
-    assert sys.getrefcount(item) == count
+    assert [sys.getrefcount(each) for each in (item, number)] == counts
 
 
 def test_a_destructor_uses_the_queue(cooperative, unraisable):
