@@ -3,6 +3,7 @@
 What must stay true:
 - Behaviour is replaced and not names. Almost all of it are C functions, exchanged in place by the
   core (csrc/patch.h); where none can be, an attribute of the Python class above it (`_above`).
+  Methods of `queue.Queue` are led to C, for speed alone.
 - In a thread that runs no goroutines everything does what it did before.
 - A part is patched as a whole or not at all.
 
