@@ -56,6 +56,8 @@ int patch_function(PyObject *o, PyObject *function, bool everywhere);
 void patch_function_back(PyObject *o);
 /* threading.local, too, is the goroutine's, or the thread's again. */
 void patch_locals(bool on);
+/* queue.Queue and LifoQueue do in C what need not wait, or not any more; 0, or -1 with an exception. */
+int patch_queues(bool on);
 /* The program has come to its end: everything is as before, in all goroutines. */
 void patch_end(void);
 
@@ -164,6 +166,11 @@ PyObject *patch_sleep(const call *c);
 PyObject *patch_get_ident(const call *c);
 /* lock.acquire() of a threading.Lock, or with a limit, by a goroutine that has no patience: True or False. */
 PyObject *patch_await_lock(PyObject *lock, int64_t ns);
+/* It is a threading.Lock, and these are cooperative; and whether somebody has it.  Nothing of Python's runs. */
+bool patch_lock_is_held(PyObject *o);
+bool patch_lock_is_free(PyObject *o);
+/* lock.release() of one that is held. */
+PyObject *patch_lock_let_go(PyObject *lock);
 PyObject *patch_of_thread(const call *c);
 PyObject *patch_lock_acquire(const call *c);
 PyObject *patch_lock_release(const call *c);

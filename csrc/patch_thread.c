@@ -102,14 +102,20 @@ static enum asks what_is_asked(const call *c, int64_t *ns) {
 static PyObject *took(int taken) { return taken < 0 ? NULL : PyBool_FromLong(taken); }
 
 /* --- threading.Lock -------------------------------------------------------------------------------- */
-static leaf *plain_acquire, *plain_locked;
+static leaf *plain_acquire, *plain_release, *plain_locked;
 
 static void know_locks(void) {
     if (!plain_locked) plain_acquire = patch_leaf("_thread.LockType.acquire");
+    if (!plain_locked) plain_release = patch_leaf("_thread.LockType.release");
     if (!plain_locked) plain_locked = patch_leaf("_thread.LockType.locked");
 }
 
-static bool lock_held(PyObject *on) { return patch_ask(plain_locked, on, NULL, NULL) == 1; }
+/* It takes no arguments, in all versions. */
+static bool lock_held(PyObject *on) {
+    PyObject *held = plain_locked->before.ml_meth(on, NULL);
+    Py_XDECREF(held);
+    return held == Py_True;
+}
 static bool lock_free(PyObject *on) { return !lock_held(on); }
 static int lock_take(want *w) { return patch_ask(plain_acquire, w->on, NULL, Py_False); }
 
@@ -136,6 +142,20 @@ PyObject *patch_lock_release(const call *c) {
     PyObject *result = patch_as_before(c);
     if (result) patch_freed(c->self);
     return result;
+}
+
+/* One, while they are cooperative. */
+static inline bool is_lock(PyObject *o) {
+    know_locks();
+    return plain_release->exchanged && Py_IS_TYPE(o, PyDescr_TYPE(plain_locked->original));
+}
+
+bool patch_lock_is_held(PyObject *o) { return is_lock(o) && lock_held(o); }
+bool patch_lock_is_free(PyObject *o) { return is_lock(o) && lock_free(o); }
+
+PyObject *patch_lock_let_go(PyObject *lock) {
+    call c = { .leaf = plain_release, .self = lock };
+    return patch_lock_release(&c);
 }
 
 /* --- threading.RLock ------------------------------------------------------------------------------- */

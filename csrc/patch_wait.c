@@ -55,7 +55,7 @@ void patch_forget_waiters(void) {
 
 /* --- freeing --------------------------------------------------------------------------------------- */
 void patch_freed(PyObject *on) {
-    atomic_thread_fence(memory_order_seq_cst);
+    if (GOFER_FREE_THREADED) atomic_thread_fence(memory_order_seq_cst);
     if (LIKELY(!relaxed_load(&waiting))) return;
     bucket *b = bucket_of(on);
     G *woken = NULL;

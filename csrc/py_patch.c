@@ -18,6 +18,12 @@ static PyObject *py_patch_locals(PyObject *module, PyObject *on) {
     Py_RETURN_NONE;
 }
 
+static PyObject *py_patch_queues(PyObject *module, PyObject *on) {
+    int yes = PyObject_IsTrue(on);
+    if (yes < 0 || patch_queues(yes) < 0) return NULL;
+    Py_RETURN_NONE;
+}
+
 /* patch_leaf(name, function): what stands for it in goroutines, called with the original and its arguments */
 static PyObject *py_patch_leaf(PyObject *module, PyObject *args) {
     const char *name;
@@ -129,6 +135,7 @@ static PyMethodDef functions[] = {
     {"patch_leaf", py_patch_leaf, METH_VARARGS, NULL},
     {"patch_function", py_patch_function, METH_VARARGS, NULL},
     {"patch_function_back", py_patch_function_back, METH_O, NULL},
+    {"patch_queues", py_patch_queues, METH_O, NULL},
     {"patch_locals", py_patch_locals, METH_O, NULL},
     {"patch_waits", py_patch_waits, METH_NOARGS, NULL},
     {"poll_registered", py_poll_registered, METH_O, NULL},

@@ -18,6 +18,8 @@
 #include "internal/pycore_pystate.h"
 #include "internal/pycore_frame.h"
 #include "internal/pycore_ceval.h"
+#include "internal/pycore_dict.h"
+#include "internal/pycore_object.h"
 #if PY_VERSION_HEX >= 0x030E0000
 #  include "internal/pycore_interpframe.h"
 #  include "internal/pycore_tstate.h"
@@ -26,7 +28,6 @@
 #endif
 #ifdef Py_GIL_DISABLED
 #  include "internal/pycore_critical_section.h"
-#  include "internal/pycore_object.h"
 #endif
 
 #if PY_VERSION_HEX < 0x030B0000 || PY_VERSION_HEX >= 0x03100000
@@ -303,6 +304,49 @@ static inline void ps_rlock_set(PyObject *r, unsigned long owner, unsigned long 
     relaxed_store((_Atomic(unsigned long) *)&((ps_rlock *)r)->count, count);
 }
 #endif
+
+/* --- instances of classes in Python ---------------------------------------------------------------- */
+/* The names of the attributes that instances of a class have ever had: each keeps its place.  0: they are not kept
+   in places. */
+static inline Py_ssize_t ps_names(PyTypeObject *type) {
+#if PY_VERSION_HEX >= 0x030D0000
+    unsigned long kept = Py_TPFLAGS_INLINE_VALUES;
+#else
+    unsigned long kept = Py_TPFLAGS_MANAGED_DICT;
+#endif
+    PyDictKeysObject *keys = type->tp_flags & kept ? ((PyHeapTypeObject *)type)->ht_cached_keys : NULL;
+    return keys ? keys->dk_nentries : 0;
+}
+/* The place of an interned name; -1: it has none. */
+static inline Py_ssize_t ps_place(PyTypeObject *type, PyObject *name) {
+    for (Py_ssize_t i = ps_names(type); --i >= 0; )
+        if (DK_UNICODE_ENTRIES(((PyHeapTypeObject *)type)->ht_cached_keys)[i].me_key == name) return i;
+    return -1;
+}
+/* The attributes of an instance of such a class, by their places (NULL: not set), to be read and set under the GIL;
+   NULL: this one keeps them otherwise, since somebody has asked for its __dict__. */
+static inline PyObject **ps_values(PyObject *o) {
+#if PY_VERSION_HEX >= 0x030D0000
+    PyDictValues *v = _PyObject_InlineValues(o);
+    return LIKELY(v->valid && !_PyObject_GetManagedDict(o)) ? v->values : NULL;
+#elif PY_VERSION_HEX >= 0x030C0000
+    PyDictOrValues v = *_PyObject_DictOrValuesPointer(o);
+    return LIKELY(_PyDictOrValues_IsValues(v)) ? _PyDictOrValues_GetValues(v)->values : NULL;
+#else
+    PyDictValues *v = *_PyObject_ValuesPointer(o);
+    return LIKELY(v != NULL) ? v->values : NULL;
+#endif
+}
+
+/* Has calls of a function in Python go to f; false: this version of CPython does not look. */
+static inline bool ps_set_vectorcall(PyObject *function, vectorcallfunc f) {
+#if PY_VERSION_HEX >= 0x030C0000
+    PyFunction_SetVectorcall((PyFunctionObject *)function, f);
+    return true;
+#else
+    return false;
+#endif
+}
 
 /* How many threads the interpreter knows for which `known` is false.  It runs nothing of Python's. */
 int ps_other_threads(bool (*known)(PyThreadState *));
