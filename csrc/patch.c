@@ -21,7 +21,7 @@
     X(rlock_count, "threading", "_thread", "RLock", "_recursion_count", patch_rlock_recursion_count) \
     X(rlock_save, "threading", "_thread", "RLock", "_release_save", patch_rlock_release_save) \
     X(rlock_restore, "threading", "_thread", "RLock", "_acquire_restore", patch_rlock_acquire_restore) \
-    X(thread_join, "threading", "_thread", "_ThreadHandle", "join", patch_in_python) \
+    X(thread_join, "threading", "_thread", "_ThreadHandle", "join", patch_join) \
     X(pthread_kill, "threading", "_signal", NULL, "pthread_kill", patch_of_thread) \
     X(thread_clock, "threading", "time", NULL, "pthread_getcpuclockid", patch_of_thread) \
     X(queue_get, "queue", "_queue", "SimpleQueue", "get", patch_queue_get) \
@@ -34,12 +34,12 @@
     X(sock_recvfrom, "socket", "_socket", "socket", "recvfrom", patch_socket_read) \
     X(sock_recvfrom_into, "socket", "_socket", "socket", "recvfrom_into", patch_socket_read) \
     X(sock_recvmsg, "socket", "_socket", "socket", "recvmsg", patch_socket_read) \
-    X(sock_recvmsg_into, "socket", "_socket", "socket", "recvmsg_into", patch_socket_read) \
+    X(sock_recvmsg_into, "socket", "_socket", "socket", "recvmsg_into", patch_socket_recvmsg_into) \
     X(sock_send, "socket", "_socket", "socket", "send", patch_socket_send) \
     X(sock_sendall, "socket", "_socket", "socket", "sendall", patch_socket_sendall) \
     X(sock_sendto, "socket", "_socket", "socket", "sendto", patch_socket_sendto) \
-    X(sock_sendmsg, "socket", "_socket", "socket", "sendmsg", patch_socket_write) \
-    X(sock_sendmsg_afalg, "socket", "_socket", "socket", "sendmsg_afalg", patch_socket_write) \
+    X(sock_sendmsg, "socket", "_socket", "socket", "sendmsg", patch_socket_sendmsg) \
+    X(sock_sendmsg_afalg, "socket", "_socket", "socket", "sendmsg_afalg", patch_socket_sendmsg) \
     X(sock_bind, "socket", "_socket", "socket", "bind", patch_socket_bind) \
     X(sock_connect, "socket", "_socket", "socket", "connect", patch_socket_connect) \
     X(sock_connect_ex, "socket", "_socket", "socket", "connect_ex", patch_socket_connect_ex) \
@@ -366,6 +366,7 @@ static PyObject *in_python(const call *c) {
 }
 
 PyObject *patch_in_python(const call *c) { return patch_goroutine() ? in_python(c) : patch_as_before(c); }
+PyObject *patch_join(const call *c) { return patch_caller() ? in_python(c) : patch_as_before(c); }
 
 /* --- functions that are named while the program runs ----------------------------------------------- */
 static bool is_slot(const leaf *l) { return !*l->module; }

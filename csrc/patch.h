@@ -11,7 +11,9 @@
    - In a thread that runs no goroutines a leaf does what it did before, but that whoever frees something
      looks whether goroutines wait for it.
    - The tables belong to the process: in another interpreter than the main one, too, all is as before.
-   - A handler parks its goroutine only; never inside the collector, and not any more at the program's end. */
+   - A handler parks its goroutine only, and not any more at the program's end.
+   - In a finalizer that the collector runs nobody parks.  Who waits there for something outside, a descriptor, a
+     child or time, holds up the thread, as without us; who waits for what a goroutine may have is refused. */
 #ifndef GOFER_PATCH_H
 #define GOFER_PATCH_H
 
@@ -74,12 +76,14 @@ extern word_t patch_ended;
 extern word_t patch_forked;                      /* in the child, and the runtime does not know it yet */
 
 /* The calling goroutine; NULL where all is to be as it was. */
-static inline G *patch_goroutine(void) {
+static inline G *patch_caller(void) {
     worker *w = g_worker;
     G *g = w ? w->cur : NULL;
     bool ended = relaxed_load(&patch_ended) | relaxed_load(&patch_forked);
     return g && LIKELY(!ended && !(relaxed_load(&g->pending) & P_EXIT)) ? g : NULL;
 }
+/* The same, for what waits for something outside. */
+static inline G *patch_goroutine(void) { return LIKELY(!g_collecting) ? patch_caller() : NULL; }
 
 PyObject *patch_as_before(const call *c);
 /* Calls what a method was before with one argument (NULL: none).  Whose type `self` is has been looked at
@@ -163,6 +167,7 @@ void patch_forget_files(void);
 
 /* --- handlers -------------------------------------------------------------------------------------- */
 PyObject *patch_sleep(const call *c);
+PyObject *patch_join(const call *c);
 PyObject *patch_get_ident(const call *c);
 /* lock.acquire() of a threading.Lock, or with a limit, by a goroutine that has no patience: True or False. */
 PyObject *patch_await_lock(PyObject *lock, int64_t ns);
@@ -183,7 +188,8 @@ PyObject *patch_rlock_acquire_restore(const call *c);
 PyObject *patch_socket_read(const call *c);
 PyObject *patch_socket_sendto(const call *c);
 PyObject *patch_socket_bind(const call *c);
-PyObject *patch_socket_write(const call *c);
+PyObject *patch_socket_recvmsg_into(const call *c);
+PyObject *patch_socket_sendmsg(const call *c);
 PyObject *patch_socket_recv(const call *c);
 PyObject *patch_socket_recv_into(const call *c);
 /* Those that are not of the plain form. */

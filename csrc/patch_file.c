@@ -108,7 +108,7 @@ static int have(PyObject *on, const call *c, G *g) {
 }
 
 PyObject *patch_file(const call *c) {
-    G *g = patch_goroutine();
+    G *g = patch_caller();
     PyObject *on = c->self;
     if (have(on, c, g) < 0) return NULL;
     PyObject *result = patch_as_before(c);
@@ -120,7 +120,7 @@ PyObject *patch_file(const call *c) {
 static iternextfunc next_before;
 
 static PyObject *next_line(PyObject *on) {
-    G *g = patch_goroutine();
+    G *g = patch_caller();
     if (have(on, NULL, g) < 0) return NULL;
     PyObject *result = next_before(on);
     leave(on, g);

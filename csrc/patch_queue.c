@@ -41,7 +41,7 @@ static PyObject *get_what_is_there(const call *c) {
 }
 
 PyObject *patch_queue_get(const call *c) {
-    G *g = patch_goroutine();
+    G *g = patch_caller();
     int64_t ns;
     if (!g) return patch_as_before(c);
     if (!queue_empty) queue_empty = patch_leaf("_queue.SimpleQueue.empty");

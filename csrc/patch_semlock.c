@@ -86,7 +86,7 @@ PyObject *patch_semlock_acquire(const call *c) {
     PyObject *block = patch_arg(c, 0, "block"), *timeout = patch_arg(c, 1, "timeout");
     int waits = block && c->leaf == acquire ? PyObject_IsTrue(block) : 1;
     double s = LONGEST;
-    G *g = patch_goroutine();
+    G *g = patch_caller();
     bool limited = timeout && timeout != Py_None && c->leaf == acquire;
     if (waits < 0) PyErr_Clear();
     if (!g || waits < 0 || (limited && !patch_seconds(timeout, &s))) return patch_as_before(c);

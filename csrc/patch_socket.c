@@ -206,7 +206,33 @@ static PyObject *call_cooperatively(const call *c, uint8_t events) {
 }
 
 PyObject *patch_socket_read(const call *c) { return call_cooperatively(c, FD_READ); }
-PyObject *patch_socket_write(const call *c) { return call_cooperatively(c, FD_WRITE); }
+
+/* The same, where iterators are among the first n arguments: a second attempt would find them empty. */
+static PyObject *call_with_lists(const call *c, Py_ssize_t n, uint8_t events) {
+    bool iterators = false;
+    for (Py_ssize_t i = 0; i < n && i < c->n; i++) iterators |= PyIter_Check(c->args[i]);
+    PyObject *args = iterators ? PyTuple_New(c->n) : NULL, *result = NULL;
+    if (!args) return iterators ? NULL : call_cooperatively(c, events);
+    Py_ssize_t i = 0;
+    for (; i < c->n; i++) {
+        PyObject *o = c->args[i];
+        o = i < n && PyIter_Check(o) ? PySequence_List(o) : Py_NewRef(o);
+        if (!o) break;
+        PyTuple_SET_ITEM(args, i, o);
+    }
+    if (i == c->n) {
+        call again = *c;
+        again.args = ((PyTupleObject *)args)->ob_item;
+        again.a = args;
+        result = call_cooperatively(&again, events);
+    }
+    Py_DECREF(args);
+    return result;
+}
+
+/* recvmsg_into(buffers[, ...]), sendmsg(buffers[, ancillary data[, ...]]) */
+PyObject *patch_socket_recvmsg_into(const call *c) { return call_with_lists(c, 1, FD_READ); }
+PyObject *patch_socket_sendmsg(const call *c) { return call_with_lists(c, 2, FD_WRITE); }
 
 Py_ssize_t patch_part_of(Py_ssize_t done) {
     if (!done || !PyErr_ExceptionMatches(rt.errors.cancelled)) return -1;

@@ -120,7 +120,7 @@ static bool lock_free(PyObject *on) { return !lock_held(on); }
 static int lock_take(want *w) { return patch_ask(plain_acquire, w->on, NULL, Py_False); }
 
 PyObject *patch_lock_acquire(const call *c) {
-    G *g = patch_goroutine();
+    G *g = patch_caller();
     int64_t ns;
     if (!g || what_is_asked(c, &ns) != WAIT) return patch_as_before(c);
     know_locks();
@@ -129,7 +129,7 @@ PyObject *patch_lock_acquire(const call *c) {
 }
 
 PyObject *patch_await_lock(PyObject *lock, int64_t ns) {
-    G *g = patch_goroutine();
+    G *g = patch_caller();
     if (!g) return PyErr_Format(PyExc_RuntimeError, "this is for goroutines");
     know_locks();
     want w = { lock, NULL, WHY_LOCK, lock_take, lock_free };
@@ -202,7 +202,7 @@ PyObject *patch_rlock_acquire(const call *c) {
     if (asked == WRONG) return patch_as_before(c);
     know_rlocks();
     want w = for_rlock(c->self);
-    G *g = patch_goroutine();
+    G *g = patch_caller();
     if (asked == WAIT && g) return took(patch_wait(g, &w, ns));
     int taken = rlock_take(&w);
     if (taken || asked == NOW || ps_rlock_owner(c->self) == PyThread_get_thread_ident()) return took(taken);
@@ -257,7 +257,7 @@ PyObject *patch_rlock_release_save(const call *c) {
 }
 
 PyObject *patch_rlock_acquire_restore(const call *c) {
-    G *g = patch_goroutine();
+    G *g = patch_caller();
     PyObject *state = c->n == 1 ? c->args[0] : NULL;
     unsigned long count, owner;
     if (!g || !state || !PyTuple_Check(state)) return patch_as_before(c);

@@ -55,7 +55,7 @@ static PyObject *py_patch_waits(PyObject *module, PyObject *unused) {
 }
 
 static PyObject *py_parks(PyObject *module, PyObject *unused) {
-    return PyBool_FromLong(patch_goroutine() != NULL);
+    return PyBool_FromLong(patch_caller() != NULL);
 }
 
 /* poll_registered(poll object) -> {fd: events}, its own */

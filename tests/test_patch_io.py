@@ -1,5 +1,6 @@
 """Sockets, select and pipes of the standard library, in goroutines and threads."""
 
+import select
 import socket
 import threading
 
@@ -72,6 +73,28 @@ def test_timeout_of_gofer(point):
     with pytest.raises(TimeoutError):
         with timeout(0.02):
             point.wait()
+
+
+# --- select -------------------------------------------------------------------------------------
+
+
+def test_select_sees_what_fileno_changes_and_nothing_later(pair, parked):
+    a, b = pair
+
+    class Shrinking:
+        def fileno(self):
+            del asked[-1]
+            return b.fileno()
+
+    asked = [Shrinking()] * 10
+    assert select.select([], asked, []) == ([], asked[:5], [])
+
+    asked = [a]
+    task = fork(select.select, asked, [], [])
+    parked(task)
+    asked.clear()
+    b.send(b"x")
+    assert task.join() == ([a], [], [])
 
 
 # --- closing ------------------------------------------------------------------------------------

@@ -357,6 +357,26 @@ def test_pools_and_managers(program):
     assert result == (0, "done True\n", "")
 
 
+def test_a_manager_that_the_collector_finds_ends_its_process(program):
+    result = program(
+        f"""{PROGRAM}
+    import gc
+
+    def main():
+        cycle = [multiprocessing.get_context("fork").Manager()]
+        cycle.append(cycle)
+        del cycle
+        gc.collect()
+        print(multiprocessing.active_children())
+
+    patch()
+    main()
+        """,
+        flags=["-W", "ignore"],
+    )
+    assert result == (0, "[]\n", "")
+
+
 # --- concurrent.futures -------------------------------------------------------------------------
 
 

@@ -1,5 +1,6 @@
 """Locks, conditions and queues of the standard library, between goroutines and threads."""
 
+import _thread
 import contextlib
 import logging
 import queue
@@ -274,6 +275,12 @@ def test_current_thread():
     assert {task.join() for task in tasks} == {(f"goroutine {task.id}", False) for task in tasks}
     assert not [t for t in threading.enumerate() if t.name.startswith("goroutine ")]
     assert in_thread(lambda: threading.current_thread().name).startswith("Thread-")
+
+
+def test_current_thread_in_a_thread_that_threading_has_not_started():
+    seen = queue.SimpleQueue()
+    _thread.start_new_thread(lambda: seen.put(threading.current_thread()), ())
+    assert repr(seen.get()).startswith("<_DummyThread(Dummy-")
 
 
 def test_locals():

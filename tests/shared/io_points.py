@@ -67,12 +67,17 @@ receiving("recvfrom", lambda a: a.recvfrom(10))
 receiving("recvfrom_into", lambda a: a.recvfrom_into(bytearray(10)))
 receiving("recvmsg", lambda a: a.recvmsg(10, 100))
 receiving("recvmsg_into", lambda a: a.recvmsg_into([bytearray(10)]))
+receiving("recvmsg_into_of_an_iterator", lambda a: recvmsg_into_of_an_iterator(a))
 receiving("makefile", lambda a: a.makefile("rb").read(5))
 receiving("select_read", lambda a: select.select([a], [], []))
 receiving("select_of_an_iterator", lambda a: select.select(iter([a]), iter([]), ()))
 receiving("wait_for_one", lambda a: selected(selectors.DefaultSelector, a))
 receiving("wait_by_poll", lambda a: selected(selectors.PollSelector, a))
 receiving("wait_by_select", lambda a: selected(selectors.SelectSelector, a))
+
+
+def recvmsg_into_of_an_iterator(a):
+    assert a.recvmsg_into(iter([bytearray(3), bytearray(10)]))[0] == 5
 
 
 def selected(kind, a):
@@ -93,7 +98,12 @@ def sending(name, call):
 sending("send", lambda a: a.send(b"hello"))
 sending("sendall", lambda a: a.sendall(b"hello"))
 sending("sendmsg", lambda a: a.sendmsg([b"hel", b"lo"]))
+sending("sendmsg_of_iterators", lambda a: sendmsg_of_iterators(a))
 sending("select_write", lambda a: select.select([], [a.fileno()], []))
+
+
+def sendmsg_of_iterators(a):
+    assert a.sendmsg(iter([b"hel", b"lo"]), iter([])) == 5
 
 
 @point

@@ -31,21 +31,21 @@ def _select(original: Callable[..., Any], *args: Any) -> Any:
     if len(args) not in (3, 4) or not _is_limit(seconds):
         return original(*args)
     try:
-        asked: list[Any] = [_as_list(objects) for objects in args[:3]]
+        asked: list[Any] = [_as_sequence(objects) for objects in args[:3]]
     except TypeError:
         return original(*args)
     limit = Limit(seconds)
-    while True:
-        ready = original(*asked, 0)
-        left = limit.left
-        if left == 0 or any(ready):
-            return ready
+    ready = original(*asked, 0)  # the lists themselves: fileno() may change them
+    asked = [list(objects) for objects in asked]  # who changes them from now on comes too late
+    while not any(ready) and (left := limit.left) != 0:
         _core.wait_fds(_events(asked), left)
+        ready = original(*asked, 0)
+    return ready
 
 
-def _as_list(objects: Any) -> list[Any]:
-    copied: list[Any] = list(objects)  # it may change on the way
-    return copied
+def _as_sequence(objects: Any) -> Any:
+    is_one: bool = isinstance(objects, (list, tuple))
+    return objects if is_one else list(objects)
 
 
 def _is_limit(seconds: Any) -> bool:

@@ -113,7 +113,7 @@ class _Tracker:
             active.pop(ident, None)
 
 
-class _GoroutineThread(_Dummy):  # type: ignore[misc]
+class _DummyThread(_Dummy):  # type: ignore[misc]
     """What `threading.current_thread()` is in a goroutine; elsewhere as its base class."""
 
     def __init__(self) -> None:
@@ -136,7 +136,7 @@ def _track(thread: Any) -> None:
     _local.tracker = _Tracker(thread)
 
 
-_DUMMY: Final = Above(threading, "_DummyThread", _GoroutineThread)
+_DUMMY: Final = Above(threading, "_DummyThread", _DummyThread)
 
 
 # --- the end ------------------------------------------------------------------------------------
