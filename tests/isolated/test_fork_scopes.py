@@ -234,7 +234,7 @@ def test_a_thread_that_has_forked_waits_for_what_was_made_before(program):
                 print(works(), current().id, flush=True)
             os._exit(4)
 
-        late, called, statuses = after(0.02), Chan(), Chan(1)
+        late, called, statuses = after(0.02), Chan(1), Chan(1)
         timed, _ = context.with_timeout(context.background(), 0.02)
         below, cancel_below = context.with_cancel(context.with_timeout(context.todo(), 1000)[0])
         context.after_func(timed, lambda: called.send(1))
