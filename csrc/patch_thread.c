@@ -1,12 +1,12 @@
 /* time.sleep, who a thread is, and the locks of the module _thread.
 
-   threading.RLock belongs to a thread by its number.  A goroutine has a number of its own, an odd one, which no
-   thread has; only what a thread did before it ran goroutines (goroutine 1) keeps the thread's.
+   threading.RLock belongs to a thread by its number.  A goroutine has a number of its own, an odd one, which
+   no thread has; only what a thread did before it ran goroutines (goroutine 1) keeps the thread's.
 
    What must stay true:
-   - CPython's own functions compare an RLock's owner with the number of the thread.  They are called for one
-     that is free, or made to look as if the thread owned it, and nothing can be switched to before that is put
-     right.
+   - CPython's own functions compare an RLock's owner with the number of the thread.  They are called for
+     one that is free, or made to look as if the thread owned it, and nothing can be switched to before that
+     is put right.
    - A lock that is handed over is never free meanwhile. */
 #include "patch.h"
 #include "sched.h"
@@ -14,7 +14,7 @@
 #include <pthread.h>
 
 /* --- time.sleep ------------------------------------------------------------------------------------ */
-static const double LONGEST = 9.2e9;             /* seconds: more than that is an error, or as good as for ever */
+static const double LONGEST = 9.2e9;     /* seconds: more than that is an error, or as good as for ever */
 
 PyObject *patch_sleep(const call *c) {
     G *g = patch_goroutine();
@@ -34,7 +34,8 @@ static unsigned long ident_here(void) {
     return w && w->cur ? patch_ident(w->cur) : PyThread_get_thread_ident();
 }
 
-/* In the child of a fork the calling goroutine is what its thread does, before any Python code is told of it. */
+/* In the child of a fork the calling goroutine is what its thread does, before
+   any Python code is told of it. */
 static void forked(void) {
     worker *w = g_worker;
     if (w && w->cur) { w->host = w->cur; relaxed_store(&patch_forked, true); }

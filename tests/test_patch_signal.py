@@ -25,9 +25,10 @@ USR1, USR2 = signal.SIGUSR1, signal.SIGUSR2
 @pytest.fixture(autouse=True)
 def handlers():
     """They are those of before."""
+    before = {number: signal.getsignal(number) for number in (USR1, USR2, signal.SIGHUP)}
     yield
-    for number in (USR1, USR2, signal.SIGHUP):
-        assert signal.getsignal(number) is signal.SIG_DFL
+    for number, handler in before.items():
+        assert signal.getsignal(number) is handler
 
 
 @contextmanager
