@@ -92,6 +92,12 @@ PyObject *patch_as_before(const call *c);
 PyObject *patch_call(leaf *l, PyObject *self, PyTypeObject *class, PyObject *arg);
 /* The same: 1 when it returns true, 0 otherwise, -1 with an exception. */
 int patch_ask(leaf *l, PyObject *self, PyTypeObject *class, PyObject *arg);
+/* The same of one that takes no arguments, in all versions, and never fails. */
+static inline bool patch_says(const leaf *l, PyObject *self) {
+    PyObject *answer = l->before.ml_meth(self, NULL);
+    Py_XDECREF(answer);
+    return answer == Py_True;
+}
 /* Calls the Python function that stands for it, in a goroutine. */
 PyObject *patch_in_python(const call *c);
 /* An argument by its position or its name (NULL: it has none); borrowed, NULL when it is not given. */

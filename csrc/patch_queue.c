@@ -3,7 +3,7 @@
 
 static leaf *queue_empty;
 
-static bool has_some(PyObject *on) { return patch_ask(queue_empty, on, NULL, NULL) == 0; }
+static bool has_some(PyObject *on) { return !patch_says(queue_empty, on); }
 
 static bool is_empty_error(void) {
     PyObject *type = PyErr_Occurred();               /* of whichever import */

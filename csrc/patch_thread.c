@@ -110,12 +110,7 @@ static void know_locks(void) {
     if (!plain_locked) plain_locked = patch_leaf("_thread.LockType.locked");
 }
 
-/* It takes no arguments, in all versions. */
-static bool lock_held(PyObject *on) {
-    PyObject *held = plain_locked->before.ml_meth(on, NULL);
-    Py_XDECREF(held);
-    return held == Py_True;
-}
+static bool lock_held(PyObject *on) { return patch_says(plain_locked, on); }
 static bool lock_free(PyObject *on) { return !lock_held(on); }
 static int lock_take(want *w) { return patch_ask(plain_acquire, w->on, NULL, Py_False); }
 
