@@ -35,7 +35,7 @@ def polled(r):
 
 
 def child():
-    return subprocess.Popen([sys.executable, "-c", "exit(7)"]).wait()
+    return subprocess.Popen([sys.executable, "-S", "-c", "raise SystemExit(7)"]).wait()
 
 
 def test_it_waits_as_a_thread_does(pair):

@@ -5,9 +5,11 @@ run in processes of their own, but those that are made of the standard library: 
 goroutines as well.
 """
 
+import gc
+
 import pytest
 
-from gofer import patch, unpatch
+from gofer import gosched, patch, unpatch
 
 
 @pytest.fixture(autouse=True)
@@ -15,3 +17,18 @@ def cooperative(nothing_left):
     patch()
     yield
     unpatch()
+
+
+@pytest.fixture
+def until():
+    """As elsewhere, and collects: who was called off may leave a connection in a cycle.
+
+    Free-threaded, so does whatever goroutines of another worker have made, if that is idle.
+    """
+
+    def wait_until(condition):
+        while not condition():
+            gc.collect()
+            gosched()
+
+    return wait_until
