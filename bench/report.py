@@ -3,8 +3,8 @@
 import statistics
 from collections import defaultdict
 
-from operations import PEERS, SETTINGS, Operation, Setting
-from targets import Target, targets
+from operations import OURS, PEERS, SETTINGS, Operation, Setting
+from targets import Bound, Target, targets
 
 
 class Numbers:
@@ -77,36 +77,42 @@ def targets_table(numbers: Numbers) -> str:
     return head + "\n".join(rows) + "\n"
 
 
-def target_rows(numbers: Numbers, target: Target):
+def target_rows(numbers: Numbers, target: Target) -> list[str]:
     ours = numbers.least(target.setting, target.operation, "gofer")
-    for bound in target.bounds:
-        row = f"| {target.title} | {amount(ours, target.unit)} | "
-        if bound.setting is None:
-            yield row + f"itself | {bound.limit:g} {target.unit} | | {verdict(ours, bound.limit)} |"
-            continue
-        best = numbers.best_peer(bound.setting, bound.operation, bound.contenders)
-        if best is None:
-            who = bound.contenders[0] if len(bound.contenders) == 1 else "the best peer"
-            yield row + f"{who} | {bound.limit:g} x | | not measured |"
-            continue
-        contender, theirs = best
-        against = f"{bound.title or contender}: {amount(theirs, target.unit)}"
-        if ours is None:
-            yield row + f"{against} | {bound.limit:g} x | | not measured |"
-            continue
-        # As a speed: how many times as fast as they; else as a cost.
-        ratio = theirs / ours if bound.at_least else ours / theirs
-        met = ratio >= bound.limit if bound.at_least else ratio <= bound.limit
-        sign = "≥" if bound.at_least else "≤"
-        yield row + f"{against} | {sign} {bound.limit:.3g} x | {ratio:.2f} x | {word(met)} |"
+    compared = [compare(numbers, target, ours, bound) for bound in target.bounds]
+    enough = target.one_will_do and any(met for _, met in compared)
+    return [
+        f"| {target.title} | {amount(ours, target.unit)} | {cells} | {verdict(met, enough)} |"
+        for cells, met in compared
+    ]
 
 
-def verdict(value: float | None, limit: float) -> str:
-    return "not measured" if value is None else word(value <= limit)
+def compare(numbers: Numbers, target: Target, ours, bound: Bound) -> tuple[str, bool | None]:
+    """The cells for what it is held against, the limit, and the ratio; and whether that is met."""
+    if bound.setting is None:
+        met = None if ours is None else ours <= bound.limit
+        return f"itself | {bound.limit:g} {target.unit} | ", met
+    best = numbers.best_peer(bound.setting, bound.operation, bound.contenders)
+    if best is None:
+        who = bound.contenders[0] if len(bound.contenders) == 1 else "the best peer"
+        return f"{who} | {bound.limit:g} x | ", None
+    contender, theirs = best
+    against = f"{bound.title or contender}: {amount(theirs, target.unit)}"
+    if ours is None:
+        return f"{against} | {bound.limit:g} x | ", None
+    # As a speed: how many times as fast as they; else as a cost.
+    ratio = theirs / ours if bound.at_least else ours / theirs
+    met = ratio >= bound.limit if bound.at_least else ratio <= bound.limit
+    sign = "≥" if bound.at_least else "≤"
+    return f"{against} | {sign} {bound.limit:.3g} x | {ratio:.2f} x", met
 
 
-def word(met: bool) -> str:
-    return "met" if met else "**missed**"
+def verdict(met: bool | None, enough: bool) -> str:
+    if met is None:
+        return "not measured"
+    if met:
+        return "met"
+    return "one of the two will do" if enough else "**missed**"
 
 
 def amount(value: float | None, unit: str) -> str:
@@ -123,7 +129,7 @@ def setting_table(numbers: Numbers, setting: Setting) -> str:
     contenders = [
         c for c in setting.contenders if any(k[::2] == (setting.name, c) for k in numbers.rounds)
     ]
-    peers = [c for c in contenders if c not in ("gofer", "go")]
+    peers = [c for c in contenders if c not in (*OURS, "go")]
     head = ["an item", *contenders]
     compared = ["go"] * ("go" in contenders) + ["best peer"] * bool(peers)
     head += [f"gofer / {name}" for name in compared]

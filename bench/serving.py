@@ -7,6 +7,7 @@ share the machine, so with one core for each of them the load is not what limits
 import json
 import os
 import resource
+import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,9 +31,15 @@ def allow_many_descriptors() -> None:
 
 @contextmanager
 def running(words: list[str], env: dict[str, str]) -> Iterator[Server]:
-    """A server that is killed in the end."""
+    """A server that is killed in the end, with all its processes."""
     with subprocess.Popen(
-        words, cwd=BENCH, env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        words,
+        cwd=BENCH,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
     ) as process:
         try:
             port = process.stdout.readline().strip()
@@ -40,7 +47,7 @@ def running(words: list[str], env: dict[str, str]) -> Iterator[Server]:
                 raise OSError("the server did not start")
             yield Server(process.pid, port)
         finally:
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def server_words(contender: str, python: Path, go: Path, kind: str) -> list[str]:

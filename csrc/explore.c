@@ -6,10 +6,10 @@
    had again.
 
    The choice by priority is the one of Burckhardt, Kothari, Musuvathi, Nagarakatte, "A Randomized Scheduler
-   with Probabilistic Guarantees of Finding Bugs" (ASPLOS 2010): of n goroutines and k choices, a bug that needs
-   d of them in a certain order is found with a probability of at least 1 / (n * k^(d-1)).  The bound on how
-   often one that could go on has to wait is that of Musuvathi and Qadeer, "Iterative Context Bounding" (PLDI
-   2007).
+   with Probabilistic Guarantees of Finding Bugs" (ASPLOS 2010): of n goroutines and k choices, a bug that
+   needs d of them in a certain order is found with a probability of at least 1 / (n * k^(d-1)).  The bound on
+   how often one that could go on has to wait is that of Musuvathi and Qadeer, "Iterative Context Bounding"
+   (PLDI 2007).
 
    What must stay true:
    - Who can run is looked at in the order of the goroutines' ids, so that a number means the same one again.
@@ -55,7 +55,8 @@ static bool grow(void *array, size_t n, size_t *room, size_t size) {
 
 /* --- who can run ----------------------------------------------------------------------------------- */
 static void note(G *g) {
-    if (!g || g->bubble != ex.b->id || !grow(&ex.can_run, ex.n_can_run, &ex.can_run_room, sizeof *ex.can_run)) return;
+    if (!g || g->bubble != ex.b->id) return;
+    if (!grow(&ex.can_run, ex.n_can_run, &ex.can_run_room, sizeof *ex.can_run)) return;
     size_t at = ex.n_can_run++;
     for (; at && ex.can_run[at - 1]->id > g->id; at--) ex.can_run[at] = ex.can_run[at - 1];
     ex.can_run[at] = g;
@@ -133,7 +134,8 @@ static void check_steps(void) {
 }
 
 static void remember(size_t of, size_t chosen) {
-    if (ex.result.overran || !grow(&ex.result.choices, ex.result.n, &ex.room, sizeof *ex.result.choices)) return;
+    if (ex.result.overran) return;
+    if (!grow(&ex.result.choices, ex.result.n, &ex.room, sizeof *ex.result.choices)) return;
     ex.result.choices[ex.result.n++] = (explore_choice){ (uint16_t)of, (uint16_t)chosen };
     check_steps();
 }
@@ -199,7 +201,8 @@ int explore_begin(const explore_plan *plan) {
     if (!g) return -1;
     const char *why = !g->worker ? "this is a plain thread: begin it in a goroutine"
                     : !g->bubble ? "the caller is in no bubble"
-                    : !word_move(&busy, 0, 1) ? "another one is under way: they come one after the other" : NULL;
+                    : !word_move(&busy, 0, 1) ? "another one is under way: they come one after the other"
+                    : NULL;
     if (why) {
         PyErr_Format(PyExc_RuntimeError, "explore: %s", why);
         return -1;

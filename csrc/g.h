@@ -45,7 +45,7 @@ enum wake {                      /* the wait word */
     W_INTERRUPT,                 /* an exception for goroutine 1 lies in rt.interrupt */
     W_SIGNAL,                    /* goroutine 1: run the signal handlers, then wait on */
     W_DEADLOCK,                  /* goroutine 1 */
-    W_ASLEEP, W_OVER,            /* who entered a bubble: it is in deadlock; the clock has stopped at its end */
+    W_ASLEEP, W_OVER,            /* who entered a bubble: deadlock in it; its clock stopped at its end */
     W_NOMEM,                     /* no memory for the slice: it could not park */
     W_ABANDONED,                 /* will never run again */
 };
@@ -183,7 +183,8 @@ struct poller;
 struct fd_table;
 struct bubble;
 
-enum { LOOK_AROUND = 61 };       /* every so many picks a worker looks at its timers and at the others first */
+/* Every so many picks a worker looks at its timers and at the others first. */
+enum { LOOK_AROUND = 61 };
 
 typedef G *(*choose_fn)(worker *);
 
@@ -207,7 +208,7 @@ struct worker {
     _Atomic(uint8_t) sleeping;   /* in its poller, or about to be: ring the bell */
     _Atomic(uint8_t) stop;       /* request: end this thread */
     _Atomic(uint8_t) live;       /* it has its thread */
-    _Atomic(uint32_t) locked;    /* goroutines that have locked its thread: while there are any, it starts none */
+    _Atomic(uint32_t) locked;    /* goroutines that have locked its thread: with any, it starts none */
     int64_t now;                 /* clock, as of the last look at the timers */
     struct timers *timers;
     struct poller *poller;
@@ -224,7 +225,7 @@ struct worker {
     site *sites;
     const site *last_site, *last_ours;
     uint64_t rng;
-    _Atomic(choose_fn) choose;   /* explore.c: takes the next one out of the queues, or NULL; usually not set */
+    _Atomic(choose_fn) choose;   /* explore.c: takes the next one out of the queues, or NULL */
     uint64_t control;            /* how goroutines round at their start, see switch.h */
     int c_depth;
     int index;
@@ -268,7 +269,7 @@ extern struct g_hooks {
     void (*yields)(G *);                   /* of its own accord */
     uint32_t (*chooses)(uint32_t n);       /* which of n that are ready a select carries out */
     /* module.c: */
-    int (*swallows)(G *);                  /* it is cancelled and goes on all the same; -1: with another exception */
+    int (*swallows)(G *);                  /* it is cancelled and goes on; -1: with another exception */
 } g_hooks;
 
 /* What both rooms know of the program. */
@@ -280,7 +281,7 @@ extern struct runtime {
     uint32_t runs;               /* the last given */
     _Atomic(uint64_t) ids;       /* last id given out */
     PyObject *deadlock_notes;    /* callable, or NULL */
-    PyObject *home;              /* gofer's folder, or NULL: what is started there was started by who called it */
+    PyObject *home;              /* gofer's folder, or NULL: who called it started what it starts */
     struct { PyObject *closed, *deadlock, *cancelled, *canceled, *exit; } errors;
 } rt;
 
@@ -356,12 +357,12 @@ static inline void g_settle(G *g) {
     if (g->worker && UNLIKELY(HOSTILE || g->worker->graveyard || relaxed_load(&g->pending)))
         g_settle_slow(g);
 }
-/* For a wake other than W_READY, after the waiter has been unlinked (settles as well): 0 to wait again (signals were
-   handled), -1 with the exception to raise. */
+/* For a wake other than W_READY, after the waiter has been unlinked (settles as well): 0 to wait again
+   (signals were handled), -1 with the exception to raise. */
 int g_wake_error(G *g, enum wake why);
 
-/* Until g_release_end no GoroutineExit reaches the calling goroutine, wherever it is; 0, or -1 with one that was on
-   its way. */
+/* Until g_release_end no GoroutineExit reaches the calling goroutine, wherever it is; 0, or -1 with one that
+   was on its way. */
 int g_hold_end(G *g);
 void g_release_end(G *g);
 
@@ -387,7 +388,9 @@ void g_step_aside(G *g);
    who explores schedules. */
 extern _Atomic(bool) g_exploring __attribute__((visibility("hidden")));
 void g_switch_anyway(void);
-static inline void g_could_switch(void) { if (UNLIKELY(HOSTILE || relaxed_load(&g_exploring))) g_switch_anyway(); }
+static inline void g_could_switch(void) {
+    if (UNLIKELY(HOSTILE || relaxed_load(&g_exploring))) g_switch_anyway();
+}
 
 /* The calling thread, no worker: fn is called before it next waits, and not again.  NULL: never mind. */
 void g_before_wait(G *g, PyObject *fn);
@@ -397,6 +400,8 @@ void g_before_wait(G *g, PyObject *fn);
 void g_disturb(G *g, uint8_t pending, enum wake why);
 /* Every operation of its own that would wait raises Cancelled from now on.  From any thread. */
 void g_cancel(G *g);
+/* g, which runs on w and has been killed, ends at its next bytecode boundary. */
+void g_exit_soon(worker *w, G *g);
 /* Raises exc (stolen) in goroutine 1 at its next chance. */
 void g_interrupt_main(PyObject *exc);
 
@@ -406,7 +411,9 @@ int g_adopt_thread(worker *w);
 /* The next goroutine of this worker's own queues and inbox; NULL when there is none. */
 G *g_pick(worker *w);
 /* Whether it takes fresh goroutines out of queues; when not, those in its own are for others. */
-static inline bool g_may_start(worker *w) { return LIKELY(!relaxed_load(&w->locked)) || relaxed_load(&w->choose); }
+static inline bool g_may_start(worker *w) {
+    return LIKELY(!relaxed_load(&w->locked)) || relaxed_load(&w->choose);
+}
 /* Puts a fresh goroutine into the worker's queue. */
 void g_queue_fresh(worker *w, G *g);
 /* Moves everything from the inbox to the ready queue. */
@@ -414,8 +421,12 @@ void g_drain(worker *w);
 /* Takes g out of the queues of w; true when it was there. */
 bool g_unqueue(worker *w, G *g);
 void g_wake_joiners(G *g);
-/* What w->idler does for ever: waits until there is something to reap.  Returns when killed. */
+/* What w->idler does for ever: waits until there is something to reap or to free.  Returns when killed. */
 void g_idle(G *g);
+/* Not what has become of its work: a destructor may wait. */
+bool g_idler_rests(worker *w);
+/* The idler, to be run next; NULL when it does not rest. */
+G *g_take_idler(worker *w);
 void g_clear(G *g);
 /* Remembers the function's name, when somebody may ask for it after the function is gone. */
 void g_keep_name(G *g);

@@ -40,21 +40,24 @@ static int take_errors(void) {
 static int exec(PyObject *module) {
     static bool done;
     if (PyInterpreterState_Get() != PyInterpreterState_Main()) {
-        PyErr_SetString(PyExc_ImportError, "gofer can only be used in the main interpreter, not in a sub-interpreter: "
-                                           "import it in the main one");
+        PyErr_SetString(PyExc_ImportError,
+                        "gofer can only be used in the main interpreter, not in a sub-interpreter: import it "
+                        "in the main one");
         return -1;
     }
     if (done) {
-        PyErr_SetString(PyExc_ImportError, "gofer._core is loaded already and can not be loaded a second time; do not "
-                                           "remove it from sys.modules");
+        PyErr_SetString(PyExc_ImportError,
+                        "gofer._core is loaded already and can not be loaded a second time; do not remove it "
+                        "from sys.modules");
         return -1;
     }
     done = true;
     if (ps_init() < 0 || take_errors() < 0) return -1;
     pool_install();
     return sched_init() < 0 || py_g_add(module) < 0 || py_chan_add(module) < 0 || py_time_add(module) < 0
-        || py_sync_add(module) < 0 || py_scope_add(module) < 0 || py_branch_add(module) < 0 || py_explore_add(module) < 0
-        || py_io_add(module) < 0 || py_patch_add(module) < 0 || py_runtime_add(module) < 0
+        || py_sync_add(module) < 0 || py_scope_add(module) < 0 || py_branch_add(module) < 0
+        || py_explore_add(module) < 0 || py_io_add(module) < 0 || py_patch_add(module) < 0
+        || py_runtime_add(module) < 0
         || show_frames_to_collector() < 0 ? -1 : 0;
 }
 

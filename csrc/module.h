@@ -6,7 +6,8 @@
 #include "g.h"
 #include "chan.h"
 
-extern PyTypeObject SendChan_Type, RecvChan_Type, Timer_Type, WaitGroup_Type, Mutex_Type, Semaphore_Type, Branch_Type;
+extern PyTypeObject SendChan_Type, RecvChan_Type, Timer_Type, WaitGroup_Type, Mutex_Type, Semaphore_Type;
+extern PyTypeObject Branch_Type;
 
 /* Each adds its types and functions; 0, or -1 with an exception. */
 int py_g_add(PyObject *module);

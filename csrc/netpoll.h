@@ -40,8 +40,8 @@ void netpoll_unblock(poller *p);
 enum poll_result netpoll_wait(poller *p, int64_t when, bool signals);
 /* What the last wait found; *n of them. */
 const fd_event *netpoll_events(poller *p, int *n);
-/* 0, or an errno: EBADF for none that is open, EPERM for one that is always ready (a file).  *anew is set when
-   it was never asked for this file under this number before (where the system tells). */
+/* 0, or an errno: EBADF for none that is open, EPERM for one that is always ready (a file).  *anew is set
+   when it was never asked for this file under this number before (where the system tells). */
 int netpoll_arm(poller *p, int fd, uint8_t events, uint32_t serial, bool *anew);
 
 /* --- waiting for descriptors: netpoll_fds.c -------------------------------------------------------- */

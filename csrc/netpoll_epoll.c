@@ -75,8 +75,8 @@ static int wait_ns(poller *p, struct epoll_event *e, int64_t ns, const sigset_t 
 }
 
 static uint8_t what_is_ready(uint32_t events) {
-    return (events & EPOLLIN ? FD_READ : 0) | (events & EPOLLOUT ? FD_WRITE : 0) | (events & EPOLLPRI ? FD_URGENT : 0)
-        | (events & (EPOLLERR | EPOLLHUP) ? FD_BROKEN : 0);
+    return (events & EPOLLIN ? FD_READ : 0) | (events & EPOLLOUT ? FD_WRITE : 0)
+        | (events & EPOLLPRI ? FD_URGENT : 0) | (events & (EPOLLERR | EPOLLHUP) ? FD_BROKEN : 0);
 }
 
 /* Whether the bell was among them; the others are noted. */

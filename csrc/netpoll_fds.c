@@ -1,11 +1,12 @@
 /* Which goroutine waits for which descriptor.
 
    Each worker has a table of the descriptors that its goroutines wait for, and asks its own poller for one
-   event at a time: so readiness wakes a goroutine on its worker, with no thread between, and nothing has to be
-   known about what happens to a descriptor meanwhile.
+   event at a time: so readiness wakes a goroutine on its worker, with no thread between, and nothing has to
+   be known about what happens to a descriptor meanwhile.
 
    What must stay true:
-   - A table is touched under its lock; its own worker dispatches, any thread may wake who waits (fds_closing).
+   - A table is touched under its lock; its own worker dispatches, any thread
+     may wake who waits (fds_closing).
    - Each time something is asked for, the descriptor's serial moves on.  An event with another serial is an
      old one, perhaps of another file that had the same number, and is forgotten.
    - Nothing is remembered of what the poller was asked for: a file that was closed has taken that with it,
@@ -45,7 +46,9 @@ void fds_free(fd_table *t) {
 bool fds_in_use(fd_table *t) { return relaxed_load(&t->waiting) != 0; }
 
 /* Under the lock; NULL: nobody has ever waited for it. */
-static entry *entry_at(fd_table *t, int fd) { return fd >= 0 && (size_t)fd < t->room ? t->entries[fd] : NULL; }
+static entry *entry_at(fd_table *t, int fd) {
+    return fd >= 0 && (size_t)fd < t->room ? t->entries[fd] : NULL;
+}
 
 /* The same, made for a descriptor that is open; NULL: no memory. */
 static entry *entry_for(fd_table *t, int fd) {
@@ -71,7 +74,8 @@ static void serve(entry *e, uint8_t ready, const fd_wait *but, waitq *woken) {
     for (node *x = e->waits.next; x != &e->waits; x = x->next) {
         fd_wait *f = wait_at(x);
         uint8_t hit = ready & (f->events | FD_BROKEN | FD_CLOSED);
-        if (!hit || f == but || (f->ready & FD_CLOSED)) continue;      /* closed: what comes now is another file's */
+        if (!hit || f == but) continue;
+        if (f->ready & FD_CLOSED) continue;              /* what comes now is another file's */
         f->ready |= hit;
         if (g_claim(f->g, W_READY)) waitq_push(woken, &f->g->w);
     }
@@ -186,14 +190,16 @@ static short as_poll_has_it(uint8_t events) {
 static uint8_t what_poll_found(const struct pollfd *p) {
     if (p->fd < 0 || p->revents & POLLNVAL) return FD_CLOSED;
     return (uint8_t)((p->revents & POLLIN ? FD_READ : 0) | (p->revents & POLLOUT ? FD_WRITE : 0)
-                     | (p->revents & POLLPRI ? FD_URGENT : 0) | (p->revents & (POLLERR | POLLHUP) ? FD_BROKEN : 0));
+                     | (p->revents & POLLPRI ? FD_URGENT : 0)
+                     | (p->revents & (POLLERR | POLLHUP) ? FD_BROKEN : 0));
 }
 
 /* How many are ready this moment; -1 with an exception. */
 static Py_ssize_t look_once(fd_wait *waits, Py_ssize_t n) {
     struct pollfd *p = mem_alloc((size_t)(n + !n) * sizeof *p);
     if (!p) { PyErr_NoMemory(); return -1; }
-    for (Py_ssize_t i = 0; i < n; i++) p[i] = (struct pollfd){ waits[i].fd, as_poll_has_it(waits[i].events), 0 };
+    for (Py_ssize_t i = 0; i < n; i++)
+        p[i] = (struct pollfd){ waits[i].fd, as_poll_has_it(waits[i].events), 0 };
     Py_ssize_t ready = 0;
     if (poll(p, (nfds_t)n, 0) < 0) {
         PyErr_SetFromErrno(PyExc_OSError);

@@ -57,8 +57,14 @@ int netpoll_arm(poller *p, int fd, uint8_t events, uint32_t serial, bool *anew) 
     struct kevent e[2];
     int n = 0;
     void *data = (void *)(uintptr_t)serial;
-    if (events & (FD_READ | FD_URGENT)) { EV_SET(&e[n], fd, EVFILT_READ, EV_ADD | EV_ONESHOT, 0, 0, data); n++; }
-    if (events & FD_WRITE) { EV_SET(&e[n], fd, EVFILT_WRITE, EV_ADD | EV_ONESHOT, 0, 0, data); n++; }
+    if (events & (FD_READ | FD_URGENT)) {
+        EV_SET(&e[n], fd, EVFILT_READ, EV_ADD | EV_ONESHOT, 0, 0, data);
+        n++;
+    }
+    if (events & FD_WRITE) {
+        EV_SET(&e[n], fd, EVFILT_WRITE, EV_ADD | EV_ONESHOT, 0, 0, data);
+        n++;
+    }
     return kevent(p->queue, e, n, NULL, 0, NULL) < 0 ? errno : 0;
 }
 
@@ -86,7 +92,8 @@ enum poll_result netpoll_wait(poller *p, int64_t when, bool signals) {
         if (e[i].filter == EVFILT_SIGNAL) result = POLL_SIGNAL;
         else if (e[i].filter == EVFILT_USER) { if (result != POLL_SIGNAL) result = POLL_BELL; }
         else {
-            p->events[p->n++] = (fd_event){ (int)e[i].ident, (uint32_t)(uintptr_t)e[i].udata, what_is_ready(&e[i]) };
+            uint32_t serial = (uint32_t)(uintptr_t)e[i].udata;
+            p->events[p->n++] = (fd_event){ (int)e[i].ident, serial, what_is_ready(&e[i]) };
             if (result == POLL_TIMEOUT) result = POLL_READY;
         }
     }

@@ -124,8 +124,8 @@ static leaf leaves[N_LEAVES] = { LEAVES(ENTRY) };
 word_t patch_ended, patch_forked;
 
 /* --- calling conventions --------------------------------------------------------------------------- */
-typedef PyObject *(*two)(PyObject *, PyObject *);                        /* METH_NOARGS, METH_O, METH_VARARGS */
-typedef PyObject *(*three)(PyObject *, PyObject *, PyObject *);          /* METH_VARARGS | METH_KEYWORDS */
+typedef PyObject *(*two)(PyObject *, PyObject *);                    /* METH_NOARGS, METH_O, METH_VARARGS */
+typedef PyObject *(*three)(PyObject *, PyObject *, PyObject *);      /* METH_VARARGS | METH_KEYWORDS */
 typedef PyObject *(*fast)(PyObject *, PyObject *const *, Py_ssize_t);
 typedef PyObject *(*fast_names)(PyObject *, PyObject *const *, Py_ssize_t, PyObject *);
 typedef PyObject *(*with_class)(PyObject *, PyTypeObject *, PyObject *const *, size_t, PyObject *);
@@ -176,7 +176,8 @@ int patch_ask(leaf *l, PyObject *self, PyTypeObject *class, PyObject *arg) {
 }
 
 static PyObject *enter_tuple(leaf *l, PyObject *self, PyObject *args, PyObject *kwargs) {
-    return enter(l, self, ((PyTupleObject *)args)->ob_item, PyTuple_GET_SIZE(args), NULL, kwargs, args, kwargs);
+    PyObject **items = ((PyTupleObject *)args)->ob_item;
+    return enter(l, self, items, PyTuple_GET_SIZE(args), NULL, kwargs, args, kwargs);
 }
 
 #define CONVENTIONS(id, part, module, type, name, handle) \
@@ -200,8 +201,8 @@ LEAVES(CONVENTIONS)
 typedef void (*any)(void);
 typedef struct entries { any none, one, two, three, fast, names, class; } entries;
 #define ENTRIES(id, part, module, type, name, handle) \
-    [L_##id] = { (any)id##_none, (any)id##_one, (any)id##_two, (any)id##_three, (any)id##_fast, (any)id##_names, \
-                 (any)id##_class },
+    [L_##id] = { (any)id##_none, (any)id##_one, (any)id##_two, (any)id##_three, (any)id##_fast, \
+                 (any)id##_names, (any)id##_class },
 static const entries entry_of[N_LEAVES] = { LEAVES(ENTRIES) };
 
 /* NULL: a convention we do not know. */
@@ -233,8 +234,9 @@ static int take_from(leaf *l, PyObject *o) {
     if (!(l->def = def_of(o))) return 0;
     l->before = *l->def;
     if (!entry_for(l)) { l->def = NULL; return 0; }
-    l->original = Py_IS_TYPE(o, &PyMethodDescr_Type) ? PyDescr_NewMethod(PyDescr_TYPE(o), &l->before)
-                                                     : PyCFunction_NewEx(&l->before, PyCFunction_GET_SELF(o), NULL);
+    l->original = Py_IS_TYPE(o, &PyMethodDescr_Type)
+                ? PyDescr_NewMethod(PyDescr_TYPE(o), &l->before)
+                : PyCFunction_NewEx(&l->before, PyCFunction_GET_SELF(o), NULL);
     if (l->original) return 0;
     l->def = NULL;
     return -1;
@@ -294,7 +296,8 @@ int patch_part(const char *part, bool on) {
 leaf *patch_leaf(const char *name) {
     char whole[100];
     for (leaf *l = leaves; l < leaves + N_LEAVES; l++) {
-        snprintf(whole, sizeof whole, "%s%s%s.%s", l->module, l->type ? "." : "", l->type ? l->type : "", l->name);
+        const char *type = l->type ? l->type : "";
+        snprintf(whole, sizeof whole, "%s%s%s.%s", l->module, l->type ? "." : "", type, l->name);
         if (!strcmp(whole, name)) return l;
     }
     return NULL;
@@ -324,8 +327,10 @@ PyObject *patch_arg(const call *c, Py_ssize_t position, const char *name) {
     if (position < c->n) return c->args[position];
     if (!name) return NULL;
     if (c->kwargs) return PyDict_GetItemString(c->kwargs, name);
-    for (Py_ssize_t i = 0; c->kwnames && i < PyTuple_GET_SIZE(c->kwnames); i++)
-        if (PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(c->kwnames, i), name) == 0) return c->args[c->n + i];
+    for (Py_ssize_t i = 0; c->kwnames && i < PyTuple_GET_SIZE(c->kwnames); i++) {
+        PyObject *one = PyTuple_GET_ITEM(c->kwnames, i);
+        if (PyUnicode_CompareWithASCIIString(one, name) == 0) return c->args[c->n + i];
+    }
     return NULL;
 }
 
@@ -380,7 +385,9 @@ int patch_function(PyObject *o, PyObject *function, bool everywhere) {
     if (!def_of(o)) return 0;
     leaf *l = leaf_for(def_of(o));
     if (l && !l->def && take_from(l, o) < 0) return -1;
-    if (!l) PyErr_SetString(PyExc_RuntimeError, "there is no room for more functions in C that are sent to threads");
+    if (!l)
+        PyErr_SetString(PyExc_RuntimeError,
+                        "there is no room for more functions in C that are sent to threads");
     else if (!l->def) PyErr_Format(PyExc_TypeError, "%R is called in a way that is not known", o);
     else if (l->exchanged || !is_slot(l)) PyErr_Format(PyExc_ValueError, "%R is cooperative already", o);
     if (PyErr_Occurred()) return -1;

@@ -8,8 +8,8 @@
    What must stay true:
    - The calling convention is kept: ml_flags never change.  It differs between versions of CPython, so each
      leaf has an entry for each (patch.c), and a handler sees none of that.
-   - In a thread that runs no goroutines a leaf does what it did before, but that whoever frees something looks
-     whether goroutines wait for it.
+   - In a thread that runs no goroutines a leaf does what it did before, but that whoever frees something
+     looks whether goroutines wait for it.
    - The tables belong to the process: in another interpreter than the main one, too, all is as before.
    - A handler parks its goroutine only, and not any more at the program's end.
    - In a finalizer that the collector runs nobody parks.  Who waits there for something outside, a descriptor, a
@@ -46,17 +46,20 @@ struct leaf {
     bool exchanged;
 };
 
-/* Exchanges the leaves of a part, or puts them back; those that this version of CPython does not have are left
-   out.  How many there are, or -1 with an exception. */
+/* Exchanges the leaves of a part, or puts them back; those that this version of CPython does not have are
+   left out.  How many there are, or -1 with an exception. */
 int patch_part(const char *part, bool on);
 /* The leaf of that name ("_thread.RLock.acquire"); NULL when there is none. */
 leaf *patch_leaf(const char *name);
-/* Another function of a module, or method of a type, in C: `function` stands for it in goroutines, or everywhere,
-   called as a leaf's is, until patch_function_back.  1; 0 for what is none; -1 with an exception. */
+/* Another function of a module, or method of a type, in C: `function` stands for it in goroutines, or
+   everywhere, called as a leaf's is, until patch_function_back.  1; 0 for what is none; -1 with an
+   exception. */
 int patch_function(PyObject *o, PyObject *function, bool everywhere);
 void patch_function_back(PyObject *o);
 /* threading.local, too, is the goroutine's, or the thread's again. */
 void patch_locals(bool on);
+/* queue.Queue and LifoQueue do in C what need not wait, or not any more; 0, or -1 with an exception. */
+int patch_queues(bool on);
 /* The program has come to its end: everything is as before, in all goroutines. */
 void patch_end(void);
 
@@ -64,8 +67,8 @@ void patch_end(void);
 int patch_watch_forks(void);
 int patch_know_sockets(void);
 int patch_know_semlocks(void);
-/* Sockets of the module _ssl: a sample, a weak reference to the socket it was made for, and a type of sockets that
-   can be referred to weakly. */
+/* Sockets of the module _ssl: a sample, a weak reference to the socket it was made for, and a type of sockets
+   that can be referred to weakly. */
 int patch_know_ssl(PyObject *sample, PyObject *ref, PyObject *type);
 
 /* --- for handlers ---------------------------------------------------------------------------------- */
@@ -83,12 +86,18 @@ static inline G *patch_caller(void) {
 static inline G *patch_goroutine(void) { return LIKELY(!g_collecting) ? patch_caller() : NULL; }
 
 PyObject *patch_as_before(const call *c);
-/* Calls what a method was before with one argument (NULL: none).  Whose type `self` is has been looked at when
-   this was entered, and is not again: there may be several of that name, in other interpreters or from a second
-   import.  class: as given to who was entered, for METH_METHOD. */
+/* Calls what a method was before with one argument (NULL: none).  Whose type `self` is has been looked at
+   when this was entered, and is not again: there may be several of that name, in other interpreters or from a
+   second import.  class: as given to who was entered, for METH_METHOD. */
 PyObject *patch_call(leaf *l, PyObject *self, PyTypeObject *class, PyObject *arg);
 /* The same: 1 when it returns true, 0 otherwise, -1 with an exception. */
 int patch_ask(leaf *l, PyObject *self, PyTypeObject *class, PyObject *arg);
+/* The same of one that takes no arguments, in all versions, and never fails. */
+static inline bool patch_says(const leaf *l, PyObject *self) {
+    PyObject *answer = l->before.ml_meth(self, NULL);
+    Py_XDECREF(answer);
+    return answer == Py_True;
+}
 /* Calls the Python function that stands for it, in a goroutine. */
 PyObject *patch_in_python(const call *c);
 /* An argument by its position or its name (NULL: it has none); borrowed, NULL when it is not given. */
@@ -141,15 +150,15 @@ int64_t patch_limit_left(const limit *l);
 int patch_wait_fd(G *g, int fd, uint8_t events, int64_t ns);
 /* The same for a thread, without limit; 0, or -1 with an exception. */
 int patch_poll_fd(int fd, uint8_t events);
-/* An exception is set, and so many bytes have gone through.  -1, or for a cancellation how many, if there are any:
-   it comes again where the goroutine waits next. */
+/* An exception is set, and so many bytes have gone through.  -1, or for a cancellation how many, if there are
+   any: it comes again where the goroutine waits next. */
 Py_ssize_t patch_part_of(Py_ssize_t done);
 /* NULL with TimeoutError. */
 PyObject *patch_timed_out(const char *text);
 
 /* --- signals: patch_signal.c, Linux only ----------------------------------------------------------- */
-/* A signal of `mask` (bit sig - 1) is given to the caller from now on, or, without `takes`, only makes *fd readable:
-   so does one that is given.  Its number, for patch_signals_end; -1 with an exception. */
+/* A signal of `mask` (bit sig - 1) is given to the caller from now on, or, without `takes`, only makes *fd
+   readable: so does one that is given.  Its number, for patch_signals_end; -1 with an exception. */
 int patch_signals_begin(uint64_t mask, bool takes, int *fd);
 /* Not any more; whether one has been given. */
 bool patch_signals_end(int number, siginfo_t *info);
@@ -168,6 +177,11 @@ PyObject *patch_join(const call *c);
 PyObject *patch_get_ident(const call *c);
 /* lock.acquire() of a threading.Lock, or with a limit, by a goroutine that has no patience: True or False. */
 PyObject *patch_await_lock(PyObject *lock, int64_t ns);
+/* It is a threading.Lock, and these are cooperative; and whether somebody has it.  Nothing of Python's runs. */
+bool patch_lock_is_held(PyObject *o);
+bool patch_lock_is_free(PyObject *o);
+/* lock.release() of one that is held. */
+PyObject *patch_lock_let_go(PyObject *lock);
 PyObject *patch_of_thread(const call *c);
 PyObject *patch_lock_acquire(const call *c);
 PyObject *patch_lock_release(const call *c);

@@ -38,8 +38,8 @@ static record **find(bucket *b, PyObject *on) {
 /* --- having an object ------------------------------------------------------------------------------ */
 enum entered { NOT_NOW, ENTERED, NO_RECORD };
 
-/* For a goroutine, if nobody else has it; g is NULL for a thread, which waits for its lock then.  A new record
-   is the spare one of the bucket, if there is one. */
+/* For a goroutine, if nobody else has it; g is NULL for a thread, which waits for its lock then.  A new
+   record is the spare one of the bucket, if there is one. */
 static enum entered enter(PyObject *on, G *g) {
     bucket *b = bucket_of(on);
     lock_acquire(&b->lock);

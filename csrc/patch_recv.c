@@ -1,8 +1,8 @@
 /* recv and recv_into of a socket: the two that a server spends its time in.
 
-   Done here, with MSG_DONTWAIT: what was there before would need a descriptor that does not block, which takes a
-   call of the system to know, and an exception each time there is nothing to read.  Only calls of the plain form,
-   without flags; all others go the way of patch_recv_all.c and patch_socket.c.
+   Done here, with MSG_DONTWAIT: what was there before would need a descriptor that does not block, which
+   takes a call of the system to know, and an exception each time there is nothing to read.  Only calls of the
+   plain form, without flags; all others go the way of patch_recv_all.c and patch_socket.c.
 
    What must stay true:
    - Nothing is held for a connection that waits: what is read goes into spare bytes of the worker, which are
@@ -59,7 +59,8 @@ static PyObject *spare_of(worker *w, Py_ssize_t n) {
 
 /* The first `got` of the spare bytes: a copy, or if they are many themselves. */
 static PyObject *out_of_spare(worker *w, Py_ssize_t got) {
-    if (got < PyBytes_GET_SIZE(w->spare) / 4) return PyBytes_FromStringAndSize(PyBytes_AS_STRING(w->spare), got);
+    if (got < PyBytes_GET_SIZE(w->spare) / 4)
+        return PyBytes_FromStringAndSize(PyBytes_AS_STRING(w->spare), got);
     PyObject *bytes = w->spare;
     w->spare = NULL;
     if (got != PyBytes_GET_SIZE(bytes)) _PyBytes_Resize(&bytes, got);
@@ -88,8 +89,9 @@ static PyObject *receive_long(PyObject *s, G *g, Py_ssize_t n, const limit *l) {
 
 /* Whether it is a goroutine's call that may wait. */
 static G *caller(const call *c) {
-    return patch_nargs(c) == 1 && c->n == 1 && patch_socket_timeout(c->self) != 0 && patch_socket_fd(c->self) >= 0
-        ? patch_goroutine() : NULL;
+    bool plain = patch_nargs(c) == 1 && c->n == 1;
+    bool may_wait = plain && patch_socket_timeout(c->self) != 0 && patch_socket_fd(c->self) >= 0;
+    return may_wait ? patch_goroutine() : NULL;
 }
 
 PyObject *patch_socket_recv(const call *c) {
@@ -117,7 +119,8 @@ PyObject *patch_socket_recv_into(const call *c) {
     }
     limit l;
     int64_t timeout = patch_socket_timeout(c->self);
-    Py_ssize_t got = patch_limit(&l, g, timeout) < 0 ? -1 : receive(c->self, g, into.buf, (size_t)into.len, &l);
+    Py_ssize_t got = -1;
+    if (patch_limit(&l, g, timeout) == 0) got = receive(c->self, g, into.buf, (size_t)into.len, &l);
     PyBuffer_Release(&into);
     if (got < 0) return NULL;
     g_could_switch();

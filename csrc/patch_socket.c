@@ -1,15 +1,18 @@
 /* Sockets.
 
-   A socket of Python's is in one of three modes: without a limit, with a time-out, or non-blocking; the last is
-   left alone.  A goroutine calls what was there before, so that it can not block, and waits when it would have to:
-   - With a time-out, Python has made the descriptor non-blocking, and polls before each call.  So what is called
-     gets a double of the object instead, in non-blocking mode: the same descriptor, gone when the call returns.
-   - Without a limit the descriptor is made non-blocking here, and Python's mode stays.  A thread that then meets
-     EAGAIN, which it did not before, polls and tries again.
+   A socket of Python's is in one of three modes: without a limit, with a time-out, or non-blocking; the
+   last is left alone.  A goroutine calls what was there before, so that it can not block, and waits when it
+   would have to:
+   - With a time-out, Python has made the descriptor non-blocking, and polls before each call.  So what is
+     called gets a double of the object instead, in non-blocking mode: the same descriptor, gone when the
+     call returns.
+   - Without a limit the descriptor is made non-blocking here, and Python's mode stays.  A thread that then
+     meets EAGAIN, which it did not before, polls and tries again.
 
    What must stay true:
    - A double never closes the descriptor.
-   - A call that has sent part of its bytes says how many, or goes on; it does not fail when it is cancelled. */
+   - A call that has sent part of its bytes says how many, or goes on; it does
+     not fail when it is cancelled. */
 #include "patch.h"
 #include "netpoll.h"
 #include "sched.h"
@@ -64,7 +67,8 @@ int patch_know_sockets(void) {
     if (found == 0) return 0;
     socket_type = NULL;
     if (!PyErr_Occurred())
-        PyErr_SetString(PyExc_RuntimeError, "patch() does not know the sockets of this Python; exclude socket and ssl");
+        PyErr_SetString(PyExc_RuntimeError,
+                        "patch() does not know the sockets of this Python; exclude socket and ssl");
     return -1;
 }
 
@@ -119,7 +123,8 @@ static bool would_block(void) {
     return true;
 }
 
-/* A Unix socket may be ready to send, and still have no room: in whom it sends to.  Nothing tells when it has. */
+/* A Unix socket may be ready to send, and still have no room: in whom it sends
+   to.  Nothing tells when it has. */
 static const int64_t FULL_NS = 5000000;
 
 /* --- waiting --------------------------------------------------------------------------------------- */
@@ -190,7 +195,9 @@ static PyObject *call_cooperatively(const call *c, uint8_t events) {
         if (!would_block()) return NULL;
         int64_t left = patch_limit_left(&l);
         if (left == 0) return patch_timed_out("timed out");
-        if (events == FD_WRITE && round % 4 == 0 && timer_sleep(g, left < FULL_NS ? left : FULL_NS) < 0) return NULL;
+        if (events == FD_WRITE && round % 4 == 0) {
+            if (timer_sleep(g, left < FULL_NS ? left : FULL_NS) < 0) return NULL;
+        }
         int ready = patch_wait_fd(g, *fd_of(c->self), events, left);
         if (ready < 0) return NULL;
         if (ready == 0) return patch_timed_out("timed out");
@@ -378,7 +385,8 @@ static bool is_number(PyObject *host) {
    exception. */
 static PyObject *without_names(const call *c, PyObject *address) {
     PyObject *resolve = patch_leaf("_socket.socket.connect")->python, *args[] = { c->self, address };
-    PyObject *host = PyTuple_Check(address) && PyTuple_GET_SIZE(address) ? PyTuple_GET_ITEM(address, 0) : NULL;
+    bool pair = PyTuple_Check(address) && PyTuple_GET_SIZE(address);
+    PyObject *host = pair ? PyTuple_GET_ITEM(address, 0) : NULL;
     if (!resolve || !host || !PyUnicode_Check(host) || is_number(host)) return Py_NewRef(address);
     return PyObject_Vectorcall(resolve, args, 2, NULL);
 }

@@ -41,7 +41,8 @@ static PyObject *socket_of(PyObject *ssl) {
 }
 
 static PyObject *call_double(const call *c, PyObject *s) {
-    PyObject *twin = patch_double(s, double_type), *ref = twin ? PyWeakref_NewRef(twin, NULL) : NULL, *result = NULL;
+    PyObject *twin = patch_double(s, double_type), *result = NULL;
+    PyObject *ref = twin ? PyWeakref_NewRef(twin, NULL) : NULL;
     if (ref) {
         PyObject *before = *ref_of(c->self);
         *ref_of(c->self) = ref;
@@ -56,7 +57,9 @@ static PyObject *call_double(const call *c, PyObject *s) {
 
 /* What it has to wait for, which is taken off; 0: the exception is another. */
 static uint8_t wanted(void) {
-    uint8_t events = PyErr_ExceptionMatches(want_read) ? FD_READ : PyErr_ExceptionMatches(want_write) ? FD_WRITE : 0;
+    uint8_t events = PyErr_ExceptionMatches(want_read) ? FD_READ
+                   : PyErr_ExceptionMatches(want_write) ? FD_WRITE
+                   : 0;
     if (events) PyErr_Clear();
     return events;
 }
@@ -106,7 +109,15 @@ static PyObject *call_cooperatively(const call *c, const char *late) {
     return result;
 }
 
-PyObject *patch_ssl_read(const call *c) { return call_cooperatively(c, "The read operation timed out"); }
-PyObject *patch_ssl_write(const call *c) { return call_cooperatively(c, "The write operation timed out"); }
-PyObject *patch_ssl_handshake(const call *c) { return call_cooperatively(c, "The handshake operation timed out"); }
-PyObject *patch_ssl_shutdown(const call *c) { return call_cooperatively(c, "The read operation timed out"); }
+PyObject *patch_ssl_read(const call *c) {
+    return call_cooperatively(c, "The read operation timed out");
+}
+PyObject *patch_ssl_write(const call *c) {
+    return call_cooperatively(c, "The write operation timed out");
+}
+PyObject *patch_ssl_handshake(const call *c) {
+    return call_cooperatively(c, "The handshake operation timed out");
+}
+PyObject *patch_ssl_shutdown(const call *c) {
+    return call_cooperatively(c, "The read operation timed out");
+}

@@ -1,12 +1,12 @@
 /* time.sleep, who a thread is, and the locks of the module _thread.
 
-   threading.RLock belongs to a thread by its number.  A goroutine has a number of its own, an odd one, which no
-   thread has; only what a thread did before it ran goroutines (goroutine 1) keeps the thread's.
+   threading.RLock belongs to a thread by its number.  A goroutine has a number of its own, an odd one, which
+   no thread has; only what a thread did before it ran goroutines (goroutine 1) keeps the thread's.
 
    What must stay true:
-   - CPython's own functions compare an RLock's owner with the number of the thread.  They are called for one
-     that is free, or made to look as if the thread owned it, and nothing can be switched to before that is put
-     right.
+   - CPython's own functions compare an RLock's owner with the number of the thread.  They are called for
+     one that is free, or made to look as if the thread owned it, and nothing can be switched to before that
+     is put right.
    - A lock that is handed over is never free meanwhile. */
 #include "patch.h"
 #include "sched.h"
@@ -14,7 +14,7 @@
 #include <pthread.h>
 
 /* --- time.sleep ------------------------------------------------------------------------------------ */
-static const double LONGEST = 9.2e9;             /* seconds: more than that is an error, or as good as for ever */
+static const double LONGEST = 9.2e9;     /* seconds: more than that is an error, or as good as for ever */
 
 PyObject *patch_sleep(const call *c) {
     G *g = patch_goroutine();
@@ -34,7 +34,8 @@ static unsigned long ident_here(void) {
     return w && w->cur ? patch_ident(w->cur) : PyThread_get_thread_ident();
 }
 
-/* In the child of a fork the calling goroutine is what its thread does, before any Python code is told of it. */
+/* In the child of a fork the calling goroutine is what its thread does, before
+   any Python code is told of it. */
 static void forked(void) {
     worker *w = g_worker;
     if (w && w->cur) { w->host = w->cur; relaxed_store(&patch_forked, true); }
@@ -101,14 +102,15 @@ static enum asks what_is_asked(const call *c, int64_t *ns) {
 static PyObject *took(int taken) { return taken < 0 ? NULL : PyBool_FromLong(taken); }
 
 /* --- threading.Lock -------------------------------------------------------------------------------- */
-static leaf *plain_acquire, *plain_locked;
+static leaf *plain_acquire, *plain_release, *plain_locked;
 
 static void know_locks(void) {
     if (!plain_locked) plain_acquire = patch_leaf("_thread.LockType.acquire");
+    if (!plain_locked) plain_release = patch_leaf("_thread.LockType.release");
     if (!plain_locked) plain_locked = patch_leaf("_thread.LockType.locked");
 }
 
-static bool lock_held(PyObject *on) { return patch_ask(plain_locked, on, NULL, NULL) == 1; }
+static bool lock_held(PyObject *on) { return patch_says(plain_locked, on); }
 static bool lock_free(PyObject *on) { return !lock_held(on); }
 static int lock_take(want *w) { return patch_ask(plain_acquire, w->on, NULL, Py_False); }
 
@@ -135,6 +137,20 @@ PyObject *patch_lock_release(const call *c) {
     PyObject *result = patch_as_before(c);
     if (result) patch_freed(c->self);
     return result;
+}
+
+/* One, while they are cooperative. */
+static inline bool is_lock(PyObject *o) {
+    know_locks();
+    return plain_release->exchanged && Py_IS_TYPE(o, PyDescr_TYPE(plain_locked->original));
+}
+
+bool patch_lock_is_held(PyObject *o) { return is_lock(o) && lock_held(o); }
+bool patch_lock_is_free(PyObject *o) { return is_lock(o) && lock_free(o); }
+
+PyObject *patch_lock_let_go(PyObject *lock) {
+    call c = { .leaf = plain_release, .self = lock };
+    return patch_lock_release(&c);
 }
 
 /* --- threading.RLock ------------------------------------------------------------------------------- */

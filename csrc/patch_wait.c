@@ -55,7 +55,7 @@ void patch_forget_waiters(void) {
 
 /* --- freeing --------------------------------------------------------------------------------------- */
 void patch_freed(PyObject *on) {
-    atomic_thread_fence(memory_order_seq_cst);
+    if (GOFER_FREE_THREADED) atomic_thread_fence(memory_order_seq_cst);
     if (LIKELY(!relaxed_load(&waiting))) return;
     bucket *b = bucket_of(on);
     G *woken = NULL;
@@ -121,7 +121,8 @@ static enum wake wait_once(G *g, want *w, int64_t since, bool again, alarm_clock
     enter_table(g, w, since, again);
     atomic_thread_fence(memory_order_seq_cst);
     bool armed = !a || timer_start(&a->t, h);
-    if ((!armed || (GOFER_FREE_THREADED && w->may_take(w->on))) && g_claim(g, W_NONE)) why = armed ? W_NONE : W_NOMEM;
+    bool must_park = armed && !(GOFER_FREE_THREADED && w->may_take(w->on));
+    if (!must_park && g_claim(g, W_NONE)) why = armed ? W_NONE : W_NOMEM;
     else {
         g->durable = true;
         sched_outside(1);
@@ -133,7 +134,8 @@ static enum wake wait_once(G *g, want *w, int64_t since, bool again, alarm_clock
     return why;
 }
 
-/* It looked free, and was not: somebody has taken it and not said so yet, and may have to stop before that. */
+/* It looked free, and was not: somebody has taken it and not said so yet, and
+   may have to stop before that. */
 static void look_away(void) {
     Py_BEGIN_ALLOW_THREADS
     sched_yield();
@@ -142,7 +144,7 @@ static void look_away(void) {
 
 /* --- patience -------------------------------------------------------------------------------------- */
 typedef struct bounds {
-    int64_t limit, deaf;                         /* until when it waits; until when it is deaf, 0: it never was */
+    int64_t limit, deaf;         /* until when it waits; until when it is deaf, 0: it never was */
     timers *clock;
     alarm_clock *alarm;
 } bounds;

@@ -164,8 +164,8 @@ PyTypeObject Chan_Type = {
     PyVarObject_HEAD_INIT(NULL, 0)
     .tp_name = "gofer.Chan",
     .tp_doc = "Chan(cap=0)\n--\n\n"
-              "A channel for up to cap values; with 0 a send waits for its receiver. Who waits is served in order\n"
-              "of arrival. ValueError if cap is negative.",
+              "A channel for up to cap values; with 0 a send waits for its receiver. Who waits is served\n"
+              "in order of arrival. ValueError if cap is negative.",
     .tp_basicsize = sizeof(chan),
     .tp_weaklistoffset = offsetof(chan, weakrefs),
     .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
@@ -193,8 +193,8 @@ static void view_dealloc(view *v) {
 static PyObject *view_repr(PyObject *self) {
     PyObject *inner = chan_repr(chan_of(self));
     if (!inner) return NULL;
-    PyObject *r = PyUnicode_FromFormat("<%s of %U>", Py_TYPE(self) == &SendChan_Type ? "SendChan" : "RecvChan",
-                                       inner);
+    const char *type = Py_TYPE(self) == &SendChan_Type ? "SendChan" : "RecvChan";
+    PyObject *r = PyUnicode_FromFormat("<%s of %U>", type, inner);
     Py_DECREF(inner);
     return r;
 }
@@ -268,17 +268,18 @@ static bool parse_case(PyObject *arg, select_case *k) {
 }
 
 static PyObject *malformed(Py_ssize_t i, PyObject *arg) {
-    PyErr_Format(PyExc_TypeError, "select() case %zd is %R: a case is ch.recv, ch.recv_ok (not called), the pair "
-                 "(ch.send, value), or None", i, arg);
+    PyErr_Format(PyExc_TypeError, "select() case %zd is %R: a case is ch.recv, ch.recv_ok (not called), the "
+                 "pair (ch.send, value), or None", i, arg);
     return NULL;
 }
 
 static PyObject *closed_in_case(const select_case *k, Py_ssize_t i) {
     chan_closed_error(k->c, k->kind == CASE_SEND ? "select: send" : "select: recv");
     PyObject *exc = ps_take_exception(), *index = PyLong_FromSsize_t(i);
-    if (!index || PyObject_SetAttrString(exc, "index", index) < 0) { Py_XDECREF(index); Py_DECREF(exc); return NULL; }
-    Py_DECREF(index);
-    ps_raise(exc);
+    bool told = index && PyObject_SetAttrString(exc, "index", index) == 0;
+    Py_XDECREF(index);
+    if (told) ps_raise(exc);
+    else Py_DECREF(exc);
     return NULL;
 }
 
@@ -323,7 +324,9 @@ static PyObject *py_select(PyObject *module, PyObject *const *args, Py_ssize_t n
 }
 
 /* Channels that are made late: for an object that was made before, perhaps in another bubble. */
-static PyObject *py_here(PyObject *module, PyObject *unused) { return PyLong_FromUnsignedLong(g_bubble_here()); }
+static PyObject *py_here(PyObject *module, PyObject *unused) {
+    return PyLong_FromUnsignedLong(g_bubble_here());
+}
 
 static chan *new_in(uint32_t bubble, Py_ssize_t cap) {
     chan *c = (chan *)Chan_Type.tp_alloc(&Chan_Type, 0);
@@ -362,15 +365,16 @@ static PyMethodDef functions[] = {
     {"select", FAST(py_select), METH_FASTCALL | METH_KEYWORDS,
      "select($module, /, *cases, default=False)\n--\n\n"
      "Wait until one of the cases can be done, do it, and return (index, value).\n\n"
-     "A case is ch.recv, ch.recv_ok, the pair (ch.send, value), or None, which is never ready. The value is\n"
-     "what the call would return. Among ready cases one is chosen at random, each as likely as any other. With\n"
-     "default=True it returns (-1, None) at once when none is ready; without a case that can be it waits for\n"
-     "ever. Raises Closed, with its index, where the call would; Cancelled in a cancelled scope, with nothing\n"
-     "done; TypeError for anything else that is no case. As Go's select."},
+     "A case is ch.recv, ch.recv_ok, the pair (ch.send, value), or None, which is never ready. The value\n"
+     "is what the call would return. Among ready cases one is chosen at random, each as likely as any\n"
+     "other. With default=True it returns (-1, None) at once when none is ready; without a case that can\n"
+     "be it waits for ever. Raises Closed, with its index, where the call would; Cancelled in a\n"
+     "cancelled scope, with nothing done; TypeError for anything else that is no case. As Go's select."},
     {NULL},
 };
 
 int py_chan_add(PyObject *module) {
     return PyModule_AddType(module, &Chan_Type) < 0 || PyModule_AddType(module, &SendChan_Type) < 0
-        || PyModule_AddType(module, &RecvChan_Type) < 0 || PyModule_AddFunctions(module, functions) < 0 ? -1 : 0;
+        || PyModule_AddType(module, &RecvChan_Type) < 0
+        || PyModule_AddFunctions(module, functions) < 0 ? -1 : 0;
 }

@@ -22,8 +22,8 @@ static PyObject *py_begin(PyObject *module, PyObject *args, PyObject *kwargs) {
     unsigned int depth, length, bound;
     Py_ssize_t most;
     PyObject *prefix;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "$iKIIInO!:explore_begin", names, &mode, &seed, &depth, &length, &bound,
-                                     &most, &PyList_Type, &prefix)) return NULL;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "$iKIIInO!:explore_begin", names, &mode, &seed, &depth,
+                                     &length, &bound, &most, &PyList_Type, &prefix)) return NULL;
     explore_plan plan = { .mode = (enum explore_mode)mode, .seed = seed, .depth = depth, .length = length,
                           .bound = bound, .max_choices = (size_t)most };
     if (take_prefix(prefix, &plan) < 0 || explore_begin(&plan) < 0) {
@@ -84,7 +84,8 @@ static int trace(PyObject *self, PyFrameObject *frame, int what, PyObject *unuse
     int result = is_known(known, ask, code->co_filename);
     if (result > 0) {
         result = explore_point();
-        if (result == 0 && lines != Py_None) result = record(lines, (PyObject *)code, PyFrame_GetLineNumber(frame));
+        if (result == 0 && lines != Py_None)
+            result = record(lines, (PyObject *)code, PyFrame_GetLineNumber(frame));
     }
     Py_DECREF(code);
     return result;

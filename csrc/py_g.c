@@ -92,19 +92,21 @@ static PyObject *py_fork(PyObject *module, PyObject *const *args, Py_ssize_t nar
     return py_start(KIND_TASK, args, nargs, kwnames, NULL, NULL);
 }
 
-/* Whatever it ended by, somebody hears of it.  One that is killed while it runs may get its GoroutineExit here. */
+/* Whatever it ended by, somebody hears of it.  One that is killed while it runs may
+   get its GoroutineExit here. */
 static void tell_end(G *g, PyObject *told) {
     PyObject *r;
     int tries = 3;
     (void)g;
-    while (!(r = PyObject_CallNoArgs(told)) && PyErr_ExceptionMatches(rt.errors.exit) && --tries) PyErr_Clear();
+    while (!(r = PyObject_CallNoArgs(told)) && PyErr_ExceptionMatches(rt.errors.exit) && --tries)
+        PyErr_Clear();
     if (!r) PyErr_WriteUnraisable(told);
     Py_XDECREF(r);
     Py_DECREF(told);
 }
 
-/* fork_apart(told, run, fn): fork(run, fn) for somebody who may be about to block the calling thread: any other
-   worker is to start it, told() is called at its end, and it bears the name of fn. */
+/* fork_apart(told, run, fn): fork(run, fn) for somebody who may be about to block the calling thread: any
+   other worker is to start it, told() is called at its end, and it bears the name of fn. */
 static PyObject *py_fork_apart(PyObject *module, PyObject *const *args, Py_ssize_t nargs) {
     if (nargs != 3) {
         PyErr_Format(PyExc_TypeError, "fork_apart() takes exactly 3 arguments (%zd given)", nargs);
@@ -193,7 +195,8 @@ static void failed(G *g) {
 }
 
 static int swallows(G *g) {
-    PyObject *r = py_swallows_hook ? PyObject_CallOneArg(py_swallows_hook, (PyObject *)g) : Py_NewRef(Py_None);
+    if (!py_swallows_hook) return 0;
+    PyObject *r = PyObject_CallOneArg(py_swallows_hook, (PyObject *)g);
     if (!r && !PyErr_ExceptionMatches(PyExc_Exception)) return -1;       /* Ctrl-C while it was printed */
     if (!r) PyErr_WriteUnraisable((PyObject *)g);
     Py_XDECREF(r);
@@ -379,7 +382,8 @@ static PyMethodDef task_methods[] = {
 PyTypeObject Task_Type = {
     PyVarObject_HEAD_INIT(NULL, 0)
     .tp_name = "gofer.Task",
-    .tp_doc = "A goroutine that keeps its result or failure for who joins it; started by fork() or Group.go().",
+    .tp_doc = "A goroutine that keeps its result or failure for who joins it; started by fork() or\n"
+              "Group.go().",
     .tp_base = &Goroutine_Type,
     .tp_basicsize = sizeof(G),
     .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
@@ -413,9 +417,9 @@ static PyMethodDef functions[] = {
      "function."},
     {"fork", FAST(py_fork), METH_FASTCALL | METH_KEYWORDS,
      "fork($module, fn, /, *args, **kwargs)\n--\n\n"
-     "Start fn(*args, **kwargs) as a goroutine and return its Task, whose join() returns its value or raises\n"
-     "its exception. A failure that nobody joins is reported through sys.unraisablehook when the task is\n"
-     "dropped. Does not wait. TypeError as for go()."},
+     "Start fn(*args, **kwargs) as a goroutine and return its Task, whose join() returns its value or\n"
+     "raises its exception. A failure that nobody joins is reported through sys.unraisablehook when the\n"
+     "task is dropped. Does not wait. TypeError as for go()."},
     {"fork_apart", FAST(py_fork_apart), METH_FASTCALL, NULL},
     {"current", py_current, METH_NOARGS,
      "current($module, /)\n--\n\n"

@@ -8,7 +8,8 @@
 static G *waiting_goroutine(const char *what) {
     G *g = g_self();
     if (!g || g->worker) return g;
-    PyErr_Format(PyExc_RuntimeError, "%s() in a plain thread: only a goroutine can park; use select.poll() here", what);
+    PyErr_Format(PyExc_RuntimeError,
+                 "%s() in a plain thread: only a goroutine can park; use select.poll() here", what);
     return NULL;
 }
 
@@ -24,8 +25,8 @@ static int take_events(long events, uint8_t *into) {
     *into = (uint8_t)events;
     if (events >= 0 && events <= (FD_READ | FD_WRITE | FD_URGENT)) return 0;
     if (!PyErr_Occurred())
-        PyErr_Format(PyExc_ValueError, "a descriptor is waited for with FD_READ, FD_WRITE and FD_URGENT, not %ld",
-                     events);
+        PyErr_Format(PyExc_ValueError,
+                     "a descriptor is waited for with FD_READ, FD_WRITE and FD_URGENT, not %ld", events);
     return -1;
 }
 

@@ -18,6 +18,12 @@ static PyObject *py_patch_locals(PyObject *module, PyObject *on) {
     Py_RETURN_NONE;
 }
 
+static PyObject *py_patch_queues(PyObject *module, PyObject *on) {
+    int yes = PyObject_IsTrue(on);
+    if (yes < 0 || patch_queues(yes) < 0) return NULL;
+    Py_RETURN_NONE;
+}
+
 /* patch_leaf(name, function): what stands for it in goroutines, called with the original and its arguments */
 static PyObject *py_patch_leaf(PyObject *module, PyObject *args) {
     const char *name;
@@ -29,7 +35,8 @@ static PyObject *py_patch_leaf(PyObject *module, PyObject *args) {
     Py_RETURN_NONE;
 }
 
-/* patch_function(o, function, everywhere): whether o is a function or method in C, for which the other one stands */
+/* patch_function(o, function, everywhere): whether o is a function or method in C, for which the other one
+   stands */
 static PyObject *py_patch_function(PyObject *module, PyObject *args) {
     PyObject *o, *function;
     int everywhere;
@@ -43,8 +50,13 @@ static PyObject *py_patch_function_back(PyObject *module, PyObject *o) {
     Py_RETURN_NONE;
 }
 
-static PyObject *py_patch_waits(PyObject *module, PyObject *unused) { return PyBool_FromLong(patch_anybody_waits()); }
-static PyObject *py_parks(PyObject *module, PyObject *unused) { return PyBool_FromLong(patch_caller() != NULL); }
+static PyObject *py_patch_waits(PyObject *module, PyObject *unused) {
+    return PyBool_FromLong(patch_anybody_waits());
+}
+
+static PyObject *py_parks(PyObject *module, PyObject *unused) {
+    return PyBool_FromLong(patch_caller() != NULL);
+}
 
 /* poll_registered(poll object) -> {fd: events}, its own */
 static PyObject *py_poll_registered(PyObject *module, PyObject *poll) {
@@ -69,7 +81,8 @@ static PyObject *py_await_lock(PyObject *module, PyObject *args) {
     double s = 0;
     if (!PyArg_ParseTuple(args, "OO:await_lock", &lock, &limit)) return NULL;
     if (limit == Py_None) return patch_await_lock(lock, NEVER);
-    if (patch_seconds(limit, &s) && s > 0 && s < 9.2e9) return patch_await_lock(lock, (int64_t)(s * 1e9 + 0.999));
+    if (patch_seconds(limit, &s) && s > 0 && s < 9.2e9)
+        return patch_await_lock(lock, (int64_t)(s * 1e9 + 0.999));
     return PyObject_CallMethod(lock, "acquire", "OO", Py_True, limit);       /* it says what is wrong */
 }
 
@@ -101,7 +114,8 @@ static PyObject *py_signals_end(PyObject *module, PyObject *number) {
     long n = PyLong_AsLong(number);
     if (n == -1 && PyErr_Occurred()) return NULL;
     if (!patch_signals_end((int)n, &i)) Py_RETURN_NONE;
-    return Py_BuildValue("iiiiiil", i.si_signo, i.si_code, i.si_errno, i.si_pid, i.si_uid, i.si_status, i.si_band);
+    return Py_BuildValue("iiiiiil", i.si_signo, i.si_code, i.si_errno, i.si_pid, i.si_uid, i.si_status,
+                         i.si_band);
 }
 
 static PyObject *py_signal_fd(PyObject *module, PyObject *mask) {
@@ -121,6 +135,7 @@ static PyMethodDef functions[] = {
     {"patch_leaf", py_patch_leaf, METH_VARARGS, NULL},
     {"patch_function", py_patch_function, METH_VARARGS, NULL},
     {"patch_function_back", py_patch_function_back, METH_O, NULL},
+    {"patch_queues", py_patch_queues, METH_O, NULL},
     {"patch_locals", py_patch_locals, METH_O, NULL},
     {"patch_waits", py_patch_waits, METH_NOARGS, NULL},
     {"poll_registered", py_poll_registered, METH_O, NULL},

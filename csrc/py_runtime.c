@@ -89,7 +89,9 @@ static bool note_goroutine(G *g, worker *w, bool current, void *arg) {
                 .why = relaxed_load(&g->why) };
     p->n++;
     if (r->state == G_WAITING) r->on = Py_XNewRef(g->on);
-    if (relaxed_load(&g->state) != G_NEW && !note_frames(p, r, current ? ps_current_frame(w->ts) : g->ps.frame)) return false;
+    if (relaxed_load(&g->state) != G_NEW) {
+        if (!note_frames(p, r, current ? ps_current_frame(w->ts) : g->ps.frame)) return false;
+    }
     p->short_of_memory = false;
     return true;
 }
@@ -114,11 +116,14 @@ static PyObject *tell_row(const picture *p, const row *r) {
     G *g = r->g;
     PyObject *on = r->on ? PyObject_Repr(r->on) : PyUnicode_FromString("");
     PyObject *frames = on ? tell_frames(p, r) : NULL;
-    PyObject *site = !frames ? NULL : g->site ? tell_place(g->site->code, g->site->lasti) : Py_NewRef(Py_None);
+    PyObject *site = !frames ? NULL
+                   : g->site ? tell_place(g->site->code, g->site->lasti)
+                   : Py_NewRef(Py_None);
+    const char *reason = r->state == G_WAITING ? wait_reason_names[r->why] : "";
     PyObject *result = NULL;
     if (site)
-        result = Py_BuildValue("OssOdOOK", g, states[r->state], r->state == G_WAITING ? wait_reason_names[r->why] : "",
-                               on, (double)r->since * 1e-9, frames, site, (unsigned long long)g->parent);
+        result = Py_BuildValue("OssOdOOK", g, states[r->state], reason, on, (double)r->since * 1e-9,
+                               frames, site, (unsigned long long)g->parent);
     Py_XDECREF(on);
     Py_XDECREF(frames);
     Py_XDECREF(site);
@@ -182,8 +187,8 @@ static PyObject *py_park_forever(PyObject *module, PyObject *const *args, Py_ssi
 static PyObject *py_set_hooks(PyObject *module, PyObject *args, PyObject *kwargs) {
     static char *names[] = {"panic", "child_ended", "deadlock_notes", "swallows", "home", NULL};
     PyObject *panic, *child_ended, *notes, *swallows, *home;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "$OOOOU:set_hooks", names, &panic, &child_ended, &notes, &swallows,
-                                     &home)) return NULL;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "$OOOOU:set_hooks", names, &panic, &child_ended, &notes,
+                                     &swallows, &home)) return NULL;
     Py_XSETREF(rt.home, Py_NewRef(home));
     Py_XSETREF(py_panic_hook, Py_NewRef(panic));
     Py_XSETREF(py_child_ended_hook, Py_NewRef(child_ended));
@@ -306,10 +311,10 @@ static PyObject *py_forked(PyObject *module, PyObject *unused) {
 static PyMethodDef functions[] = {
     {"gomaxprocs", FAST(py_gomaxprocs), METH_FASTCALL,
      "gomaxprocs($module, n=None, /)\n--\n\n"
-     "How many workers may run goroutines at one time; n, if given, is the number from now on (at least 1,\n"
-     "ValueError), and the former one is returned. Under the GIL it is always 1; else at first the number of\n"
-     "cores, or what the environment variable GOFER_MAXPROCS says. Does not wait: a worker too many finishes\n"
-     "what it has started."},
+     "How many workers may run goroutines at one time; n, if given, is the number from now on (at least\n"
+     "1, ValueError), and the former one is returned. Under the GIL it is always 1; else at first the\n"
+     "number of cores, or what the environment variable GOFER_MAXPROCS says. Does not wait: a worker too\n"
+     "many finishes what it has started."},
     {"num_goroutine", py_num_goroutine, METH_NOARGS,
      "num_goroutine($module, /)\n--\n\nHow many goroutines there are, main included."},
     {"stats", py_stats, METH_NOARGS,
@@ -317,13 +322,15 @@ static PyMethodDef functions[] = {
      "Counters since the start: goroutines (now), workers (now), switches, spawned, stolen, sleeps."},
     {"lock_os_thread", py_lock_os_thread, METH_NOARGS,
      "lock_os_thread($module, /)\n--\n\n"
-     "Keep the thread of the calling goroutine to itself: no other goroutine starts on it until unlock_os_thread()\n"
-     "was called as often as this, or the goroutine ends. For C libraries that tie something to a thread.\n\n"
-     "What this goroutine starts, and whatever else has not started, starts on another worker; under the GIL too,\n"
-     "where others then may run between any two bytecodes. A goroutine never leaves its thread, so those that had\n"
-     "started there before still take their turns: lock it before anything else is started. The thread does not\n"
-     "end with a goroutine that ends locked, as it would in Go; it is unlocked. The child of a fork is unlocked too.\n"
-     "In a plain thread it does nothing. Does not wait. RuntimeError if the system has no thread for the others."},
+     "Keep the thread of the calling goroutine to itself: no other goroutine starts on it until\n"
+     "unlock_os_thread() was called as often as this, or the goroutine ends. For C libraries\n"
+     "that tie something to a thread.\n\n"
+     "What this goroutine starts, and whatever else has not started, starts on another worker; under the\n"
+     "GIL too, where others then may run between any two bytecodes. A goroutine never leaves its thread,\n"
+     "so those that had started there before still take their turns: lock it before anything else is\n"
+     "started. The thread does not end with a goroutine that ends locked, as it would in Go; it is\n"
+     "unlocked. The child of a fork is unlocked too. In a plain thread it does nothing. Does not wait.\n"
+     "RuntimeError if the system has no thread for the others."},
     {"unlock_os_thread", py_unlock_os_thread, METH_NOARGS,
      "unlock_os_thread($module, /)\n--\n\n"
      "Take back one lock_os_thread(); nothing, as in Go, if there is none. Does not wait."},
@@ -359,15 +366,17 @@ static int watch_collector(void) {
     gc_callbacks = gc ? PyObject_GetAttrString(gc, "callbacks") : NULL;
     Py_XDECREF(gc);
     if (!gc_callbacks || !PyList_Check(gc_callbacks)) return -1;
-    if (!(gc_started = PyCFunction_New(&gc_started_def, NULL)) || !(gc_stopped = PyCFunction_New(&gc_stopped_def, NULL)))
-        return -1;
+    if (!(gc_started = PyCFunction_New(&gc_started_def, NULL))) return -1;
+    if (!(gc_stopped = PyCFunction_New(&gc_stopped_def, NULL))) return -1;
     return PyList_Insert(gc_callbacks, 0, gc_started) < 0 ? -1 : PyList_Append(gc_callbacks, gc_stopped);
 }
 
 static int watch_forks(void) {
-    PyObject *os = PyImport_ImportModule("os"), *hook = os ? PyObject_GetAttrString(os, "register_at_fork") : NULL;
+    PyObject *os = PyImport_ImportModule("os");
+    PyObject *hook = os ? PyObject_GetAttrString(os, "register_at_fork") : NULL;
     PyObject *fn = hook ? PyCFunction_New(&forked_def, NULL) : NULL;
-    PyObject *none = fn ? PyTuple_New(0) : NULL, *named = none ? Py_BuildValue("{sO}", "after_in_child", fn) : NULL;
+    PyObject *none = fn ? PyTuple_New(0) : NULL;
+    PyObject *named = none ? Py_BuildValue("{sO}", "after_in_child", fn) : NULL;
     PyObject *r = named ? PyObject_Call(hook, none, named) : NULL;
     Py_XDECREF(os);
     Py_XDECREF(hook);

@@ -19,8 +19,9 @@ static PyObject *scope_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 
 /* The object that a call of the type makes: the fast way to it. */
 static PyObject *scope_vectorcall(PyObject *type, PyObject *const *args, size_t nargsf, PyObject *kwnames) {
-    if (LIKELY(PyVectorcall_NARGS(nargsf) == 0 && !kwnames)) return (PyObject *)new_scope((PyTypeObject *)type);
-    PyErr_Format(PyExc_TypeError, "%s() takes no arguments", strrchr(((PyTypeObject *)type)->tp_name, '.') + 1);
+    PyTypeObject *cls = (PyTypeObject *)type;
+    if (LIKELY(PyVectorcall_NARGS(nargsf) == 0 && !kwnames)) return (PyObject *)new_scope(cls);
+    PyErr_Format(PyExc_TypeError, "%s() takes no arguments", strrchr(cls->tp_name, '.') + 1);
     return NULL;
 }
 
@@ -62,9 +63,10 @@ static PyMethodDef cancel_scope_methods[] = {
     {"__exit__", FAST(exit_scope), METH_FASTCALL, NULL},
     {"cancel", cancel, METH_NOARGS,
      "cancel($self, /)\n--\n\n"
-     "Cancel what is inside: every operation there that would have to wait raises Cancelled from now on, those\n"
-     "that wait already too. From any goroutine or thread, any number of times, also before the with block\n"
-     "(which is then cancelled from its start) and after it (for what was started inside). Does not wait."},
+     "Cancel what is inside: every operation there that would have to wait raises Cancelled from now\n"
+     "on, those that wait already too. From any goroutine or thread, any number of times, also\n"
+     "before the with block (which is then cancelled from its start) and after it (for what was\n"
+     "started inside). Does not wait."},
     {NULL},
 };
 static PyGetSetDef cancel_scope_getset[] = {
@@ -75,11 +77,13 @@ PyTypeObject CancelScope_Type = {
     PyVarObject_HEAD_INIT(NULL, 0)
     .tp_name = "gofer.cancel_scope",
     .tp_doc = "cancel_scope()\n--\n\n"
-              "A with block that can be cancelled, with all goroutines that are started inside and their blocks.\n\n"
+              "A with block that can be cancelled, with all goroutines that are started inside\n"
+              "and their blocks.\n\n"
               "    with cancel_scope() as scope:\n"
               "        ...  # somewhere: scope.cancel()\n\n"
-              "Every operation inside that would have to wait then raises Cancelled, again and again until the block\n"
-              "is left; an operation that can be done at once is done. The block stops its own Cancelled at its end.",
+              "Every operation inside that would have to wait then raises Cancelled, again and again\n"
+              "until the block is left; an operation that can be done at once is done. The block\n"
+              "stops its own Cancelled at its end.",
     .tp_basicsize = sizeof(scope),
     .tp_flags = Py_TPFLAGS_DEFAULT,
     .tp_new = scope_new,
@@ -113,9 +117,10 @@ PyTypeObject Shield_Type = {
     PyVarObject_HEAD_INIT(NULL, 0)
     .tp_name = "gofer.shield",
     .tp_doc = "shield()\n--\n\n"
-              "A with block inside which no cancellation from outside arrives, nor in what is started there: for\n"
-              "cleaning up. What was held off arrives at the first operation after it that would have to wait.\n"
-              "Scopes and time-outs of its own work inside; Ctrl-C, the end of run() and Deadlock come through.",
+              "A with block inside which no cancellation from outside arrives, nor in what is started\n"
+              "there: for cleaning up. What was held off arrives at the first operation after it that\n"
+              "would have to wait. Scopes and time-outs of its own work inside; Ctrl-C, the end of\n"
+              "run() and Deadlock come through.",
     .tp_basicsize = sizeof(scope),
     .tp_flags = Py_TPFLAGS_DEFAULT,
     .tp_new = shield_new,
@@ -135,13 +140,15 @@ static PyObject *timeout_vectorcall(PyObject *type, PyObject *const *args, size_
     if (one_arg("timeout", PyVectorcall_NARGS(nargsf)) < 0) return NULL;
     if (args[0] != Py_None && duration_ns(args[0], "timeout", &ns) < 0) return NULL;
     scope *s = new_scope((PyTypeObject *)type);
-    if (s && ns < NEVER / 2) s->ns = ns;         /* beyond that it is as good as none, and Deadlock is to see it so */
+    /* Beyond that it is as good as none, and Deadlock is to see it so. */
+    if (s && ns < NEVER / 2) s->ns = ns;
     return (PyObject *)s;
 }
 
 static PyObject *timeout_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
     PyObject *names = kwargs && PyDict_GET_SIZE(kwargs) ? kwargs : NULL;
-    return timeout_vectorcall((PyObject *)type, ((PyTupleObject *)args)->ob_item, (size_t)PyTuple_GET_SIZE(args), names);
+    PyObject **items = ((PyTupleObject *)args)->ob_item;
+    return timeout_vectorcall((PyObject *)type, items, (size_t)PyTuple_GET_SIZE(args), names);
 }
 
 static PyObject *seconds(const scope *s) { return PyFloat_FromDouble(s->ns > 0 ? (double)s->ns / 1e9 : 0); }
@@ -175,7 +182,9 @@ static PyObject *timeout_exit(PyObject *self, PyObject *const *args, Py_ssize_t 
     return NULL;
 }
 
-static PyObject *timeout_expired(scope *s, void *unused) { return PyBool_FromLong(relaxed_load(&s->expired)); }
+static PyObject *timeout_expired(scope *s, void *unused) {
+    return PyBool_FromLong(relaxed_load(&s->expired));
+}
 
 static PyMethodDef timeout_methods[] = {
     {"__enter__", enter, METH_NOARGS, NULL},
@@ -190,12 +199,14 @@ PyTypeObject Timeout_Type = {
     PyVarObject_HEAD_INIT(NULL, 0)
     .tp_name = "gofer.timeout",
     .tp_doc = "timeout(d, /)\n--\n\n"
-              "A with block that is cancelled d seconds (float or timedelta; None: never) after it was entered.\n\n"
+              "A with block that is cancelled d seconds (float or timedelta; None: never) after\n"
+              "it was entered.\n\n"
               "    with timeout(2.5):\n"
               "        reply = replies.recv()\n\n"
-              "Every operation inside that would have to wait then raises Cancelled, as do those in goroutines that\n"
-              "were started inside; the end of the block makes it a TimeoutError. Of blocks in each other the one\n"
-              "whose time is over first comes first. One that has nothing more to wait for raises nothing.",
+              "Every operation inside that would have to wait then raises Cancelled, as do those in\n"
+              "goroutines that were started inside; the end of the block makes it a TimeoutError. Of\n"
+              "blocks in each other the one whose time is over first comes first. One that has nothing\n"
+              "more to wait for raises nothing.",
     .tp_basicsize = sizeof(scope),
     .tp_flags = Py_TPFLAGS_DEFAULT,
     .tp_new = timeout_new,
@@ -304,5 +315,6 @@ int py_scope_add(PyObject *module) {
     scope_init();
     return PyModule_AddType(module, &CancelScope_Type) < 0 || PyModule_AddType(module, &Shield_Type) < 0
         || PyModule_AddType(module, &Timeout_Type) < 0 || PyModule_AddType(module, &GroupScope_Type) < 0
-        || PyModule_AddType(module, &Bubble_Type) < 0 || PyModule_AddFunctions(module, functions) < 0 ? -1 : 0;
+        || PyModule_AddType(module, &Bubble_Type) < 0
+        || PyModule_AddFunctions(module, functions) < 0 ? -1 : 0;
 }

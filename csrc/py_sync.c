@@ -36,8 +36,8 @@ static PyObject *wg_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
 static PyObject *wg_change(WaitGroup *self, const char *what, int64_t n) {
     if (UNLIKELY(!g_self())) return NULL;
     if (LIKELY(waitgroup_add(&self->wg, n))) Py_RETURN_NONE;
-    PyErr_Format(PyExc_ValueError, "WaitGroup.%s would make its counter negative: it is %lld now; every done() "
-                 "needs an add() before it", what, (long long)relaxed_load(&self->wg.n));
+    PyErr_Format(PyExc_ValueError, "WaitGroup.%s would make its counter negative: it is %lld now; every "
+                 "done() needs an add() before it", what, (long long)relaxed_load(&self->wg.n));
     return NULL;
 }
 
@@ -51,10 +51,13 @@ static PyObject *wg_add(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
     return wg_change((WaitGroup *)self, "add()", n);
 }
 
-static PyObject *wg_done(PyObject *self, PyObject *unused) { return wg_change((WaitGroup *)self, "done()", -1); }
+static PyObject *wg_done(PyObject *self, PyObject *unused) {
+    return wg_change((WaitGroup *)self, "done()", -1);
+}
 
 static PyObject *wg_wait(PyObject *self, PyObject *const *args, Py_ssize_t nargs) {
-    if (no_args("WaitGroup.wait", nargs) < 0 || waitgroup_wait(&((WaitGroup *)self)->wg, self) < 0) return NULL;
+    if (no_args("WaitGroup.wait", nargs) < 0) return NULL;
+    if (waitgroup_wait(&((WaitGroup *)self)->wg, self) < 0) return NULL;
     Py_RETURN_NONE;
 }
 
@@ -97,8 +100,8 @@ static PyMethodDef wg_methods[] = {
      "wait($self, /)\n--\n\nWait until the counter is 0. Raises Cancelled in a cancelled scope."},
     {"go", FAST(wg_go), METH_FASTCALL | METH_KEYWORDS,
      "go($self, fn, /, *args, **kwargs)\n--\n\n"
-     "add(1), and start fn(*args, **kwargs) as a goroutine that calls done() when it has ended. Failures as for\n"
-     "go()."},
+     "add(1), and start fn(*args, **kwargs) as a goroutine that calls done() when it\n"
+     "has ended. Failures as for go()."},
     {"__enter__", return_self, METH_NOARGS, NULL},
     {"__exit__", FAST(wg_exit), METH_FASTCALL, NULL},
     {NULL},
@@ -107,7 +110,8 @@ PyTypeObject WaitGroup_Type = {
     PyVarObject_HEAD_INIT(NULL, 0)
     .tp_name = "gofer.WaitGroup",
     .tp_doc = "WaitGroup()\n--\n\n"
-              "A counter of what is still to be done; wait() until it is 0, as does the end of its with block.",
+              "A counter of what is still to be done; wait() until it is 0, as does the end of\n"
+              "its with block.",
     .tp_basicsize = sizeof(WaitGroup),
     .tp_weaklistoffset = offsetof(WaitGroup, weakrefs),
     .tp_flags = Py_TPFLAGS_DEFAULT,
@@ -134,8 +138,8 @@ static PyObject *mx_lock(PyObject *self, PyObject *const *args, Py_ssize_t nargs
 static PyObject *mx_unlock(PyObject *self, PyObject *unused) {
     if (UNLIKELY(!g_self())) return NULL;
     if (LIKELY(mutex_unlock(&((Mutex *)self)->m))) Py_RETURN_NONE;
-    PyErr_SetString(PyExc_RuntimeError, "Mutex.unlock() of one that is not locked: lock() it first, and unlock it "
-                                        "once");
+    PyErr_SetString(PyExc_RuntimeError,
+                    "Mutex.unlock() of one that is not locked: lock() it first, and unlock it once");
     return NULL;
 }
 
@@ -143,7 +147,9 @@ static PyObject *mx_try_lock(PyObject *self, PyObject *unused) {
     return g_self() ? PyBool_FromLong(mutex_try_lock(&((Mutex *)self)->m)) : NULL;
 }
 
-static PyObject *mx_exit(PyObject *self, PyObject *const *args, Py_ssize_t nargs) { return mx_unlock(self, NULL); }
+static PyObject *mx_exit(PyObject *self, PyObject *const *args, Py_ssize_t nargs) {
+    return mx_unlock(self, NULL);
+}
 
 static PyObject *mx_repr(Mutex *self) {
     return PyUnicode_FromFormat("<Mutex %s at %p>", mutex_locked(&self->m) ? "locked" : "unlocked", self);
@@ -157,8 +163,8 @@ static void mx_dealloc(Mutex *self) {
 static PyMethodDef mx_methods[] = {
     {"lock", FAST(mx_lock), METH_FASTCALL,
      "lock($self, /)\n--\n\n"
-     "Wait until it is unlocked, and lock it. Not reentrant. Raises Cancelled in a cancelled scope; it is not\n"
-     "locked then. As Go's: fast, and first come first served once somebody has waited for 1 ms."},
+     "Wait until it is unlocked, and lock it. Not reentrant. Raises Cancelled in a cancelled scope; it\n"
+     "is not locked then. As Go's: fast, and first come first served once somebody has waited for 1 ms."},
     {"unlock", mx_unlock, METH_NOARGS,
      "unlock($self, /)\n--\n\nUnlock it; any goroutine or thread may. RuntimeError if it is not locked."},
     {"try_lock", mx_try_lock, METH_NOARGS,
@@ -221,7 +227,8 @@ static PyObject *sm_try_acquire(PyObject *self, PyObject *const *args, Py_ssize_
 static PyObject *give_back(Semaphore *self, Py_ssize_t n) {
     if (UNLIKELY(!g_self())) return NULL;
     if (LIKELY(sema_release(&self->s, n))) Py_RETURN_NONE;
-    PyErr_Format(PyExc_RuntimeError, "Semaphore.release(%zd) of more permits than were acquired: %zd of %zd are free",
+    PyErr_Format(PyExc_RuntimeError,
+                 "Semaphore.release(%zd) of more permits than were acquired: %zd of %zd are free",
                  n, sema_free(&self->s), self->s.size);
     return NULL;
 }
@@ -251,10 +258,11 @@ static void sm_dealloc(Semaphore *self) {
 static PyMethodDef sm_methods[] = {
     {"acquire", FAST(sm_acquire), METH_FASTCALL,
      "acquire($self, n=1, /)\n--\n\n"
-     "Take n permits; wait until there are so many and all who came before have theirs. ValueError if it never\n"
-     "has so many. Raises Cancelled in a cancelled scope; nothing is taken then."},
+     "Take n permits; wait until there are so many and all who came before have theirs. ValueError if it\n"
+     "never has so many. Raises Cancelled in a cancelled scope; nothing is taken then."},
     {"release", FAST(sm_release), METH_FASTCALL,
-     "release($self, n=1, /)\n--\n\nGive n permits back. RuntimeError if fewer were taken; nothing is given then."},
+     "release($self, n=1, /)\n--\n\n"
+     "Give n permits back. RuntimeError if fewer were taken; nothing is given then."},
     {"try_acquire", FAST(sm_try_acquire), METH_FASTCALL,
      "try_acquire($self, n=1, /)\n--\n\nTake n permits if that needs no waiting; whether it was done."},
     {"__enter__", FAST(sm_enter), METH_FASTCALL, NULL},

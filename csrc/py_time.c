@@ -46,7 +46,8 @@ static bool arm(timer *t, timers *h, int64_t ns, int64_t period) {
     t->when = timers_clock(h) + (ns > 0 ? ns : 0);
     t->period = period;
     if (!timer_start(t, h)) return false;
-    if (UNLIKELY(h->bubble && ns <= 0)) timers_run(h, timers_clock(h));  /* who polls for it keeps the clock still */
+    /* Who polls for it keeps the clock of a bubble still. */
+    if (UNLIKELY(h->bubble && ns <= 0)) timers_run(h, timers_clock(h));
     return true;
 }
 
@@ -176,7 +177,8 @@ static PyObject *py_reset(Timer *self, PyObject *d) {
 
 static PyObject *timer_c(Timer *self, void *unused) {
     if (self->c) return py_receiver(self->c);
-    PyErr_SetString(PyExc_AttributeError, "the Timer of after_func has no channel .c: it calls its function instead");
+    PyErr_SetString(PyExc_AttributeError,
+                    "the Timer of after_func has no channel .c: it calls its function instead");
     return NULL;
 }
 
@@ -278,11 +280,12 @@ static PyObject *py_after(PyObject *module, PyObject *d) {
 static PyObject *py_after_func(PyObject *module, PyObject *const *args, Py_ssize_t nargs) {
     int64_t ns;
     if (nargs < 2) {
-        PyErr_Format(PyExc_TypeError, "after_func() takes a duration, a function and its arguments (%zd given)", nargs);
+        PyErr_Format(PyExc_TypeError,
+                     "after_func() takes a duration, a function and its arguments (%zd given)", nargs);
         return NULL;
     }
-    if (duration_ns(args[0], "after_func", &ns) < 0 || py_check_callable("after_func", args + 1, nargs - 1) < 0)
-        return NULL;
+    if (duration_ns(args[0], "after_func", &ns) < 0) return NULL;
+    if (py_check_callable("after_func", args + 1, nargs - 1) < 0) return NULL;
     PyObject *call = PyTuple_New(nargs - 1);
     if (!call) return NULL;
     for (Py_ssize_t i = 1; i < nargs; i++) PyTuple_SET_ITEM(call, i - 1, Py_NewRef(args[i]));
@@ -311,7 +314,8 @@ static PyMethodDef functions[] = {
      "cancelled scope."},
     {"now", py_now, METH_NOARGS,
      "now($module, /)\n--\n\n"
-     "time.monotonic(), as the caller lives by it: inside a bubble of gofer.testing the clock of the bubble."},
+     "time.monotonic(), as the caller lives by it: inside a bubble of gofer.testing\n"
+     "the clock of the bubble."},
     {"after", py_after, METH_O,
      "after($module, d, /)\n--\n\n"
      "A RecvChan that delivers the time.monotonic() once, d seconds (float or timedelta) from now."},

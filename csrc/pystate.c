@@ -220,6 +220,15 @@ void ps_end_locals(PyThreadState *ts) {
 
 void ps_drop_locals(pystate *s) { drop_locals(&s->locals); }
 
+int ps_between_bytecodes(PyThreadState *ts) {
+#ifdef Py_GIL_DISABLED
+    return _Py_HandlePending(ts);
+#else
+    (void)ts;
+    return 0;
+#endif
+}
+
 /* --- other threads, signals ------------------------------------------------------------------------ */
 #ifdef Py_GIL_DISABLED
 /* Stopping the world is not public on every version; looking at the collector's objects is, and does it:

@@ -18,6 +18,8 @@
 #include "internal/pycore_pystate.h"
 #include "internal/pycore_frame.h"
 #include "internal/pycore_ceval.h"
+#include "internal/pycore_dict.h"
+#include "internal/pycore_object.h"
 #if PY_VERSION_HEX >= 0x030E0000
 #  include "internal/pycore_interpframe.h"
 #  include "internal/pycore_tstate.h"
@@ -26,7 +28,6 @@
 #endif
 #ifdef Py_GIL_DISABLED
 #  include "internal/pycore_critical_section.h"
-#  include "internal/pycore_object.h"
 #endif
 
 #if PY_VERSION_HEX < 0x030B0000 || PY_VERSION_HEX >= 0x03100000
@@ -120,8 +121,8 @@ static inline void fnref_close(fnref r) { Py_DECREF(r); }
 #endif
 
 /* --- pointers that are no references --------------------------------------------------------------- */
-/* A new reference to what such a pointer leads to; false: it has none left and is about to go.  The caller sees
-   to it that the memory is still there, and who made the object has said that this may happen. */
+/* A new reference to what such a pointer leads to; false: it has none left and is about to go.  The caller
+   sees to it that the memory is still there, and who made the object has said that this may happen. */
 static inline bool ps_try_incref(PyObject *o) {
 #if PY_VERSION_HEX >= 0x030E0000
     return PyUnstable_TryIncRef(o);
@@ -200,7 +201,8 @@ static inline bool ps_is_blocked(PyThreadState *ts) {
 
 /* A signal has arrived whose Python handler has not run. */
 bool ps_signals_pending(PyThreadState *ts);
-/* Runs the handlers; 0, or -1 with what one of them raised.  In the main thread nothing is pending after a 0. */
+/* Runs the handlers; 0, or -1 with what one of them raised.  In the main thread
+   nothing is pending after a 0. */
 int ps_handle_signals(PyThreadState *ts);
 
 /* How many threads the module _thread has started that live. */
@@ -260,6 +262,20 @@ void ps_end_locals(PyThreadState *ts);
 /* Those of one that does not. */
 void ps_drop_locals(pystate *s);
 
+/* --- objects that others have dropped -------------------------------------------------------------- */
+/* Without the GIL an object whose last reference another thread drops is given back to the thread that made
+   it, which frees it at its next bytecode. */
+static inline bool ps_was_given_back(PyThreadState *ts) {
+#ifdef Py_GIL_DISABLED
+    return (_Py_atomic_load_uintptr_relaxed(&ts->eval_breaker) & _PY_EVAL_EXPLICIT_MERGE_BIT) != 0;
+#else
+    (void)ts;
+    return false;
+#endif
+}
+/* Does what is done between bytecodes.  -1 with an exception that belongs to nobody in particular. */
+int ps_between_bytecodes(PyThreadState *ts);
+
 /* --- threading.RLock ------------------------------------------------------------------------------- */
 #if PY_VERSION_HEX >= 0x030E0000
 typedef struct { PyObject_HEAD _PyRecursiveMutex lock; } ps_rlock;
@@ -267,7 +283,9 @@ typedef struct { PyObject_HEAD _PyRecursiveMutex lock; } ps_rlock;
 static inline unsigned long ps_rlock_owner(PyObject *r) {
     return (unsigned long)_Py_atomic_load_ullong_relaxed(&((ps_rlock *)r)->lock.thread);
 }
-static inline unsigned long ps_rlock_count(PyObject *r) { return (unsigned long)((ps_rlock *)r)->lock.level + 1; }
+static inline unsigned long ps_rlock_count(PyObject *r) {
+    return (unsigned long)((ps_rlock *)r)->lock.level + 1;
+}
 /* While it is held. */
 static inline void ps_rlock_set(PyObject *r, unsigned long owner, unsigned long count) {
     ((ps_rlock *)r)->lock.level = count - 1;
@@ -286,6 +304,49 @@ static inline void ps_rlock_set(PyObject *r, unsigned long owner, unsigned long 
     relaxed_store((_Atomic(unsigned long) *)&((ps_rlock *)r)->count, count);
 }
 #endif
+
+/* --- instances of classes in Python ---------------------------------------------------------------- */
+/* The names of the attributes that instances of a class have ever had: each keeps its place.  0: they are not kept
+   in places. */
+static inline Py_ssize_t ps_names(PyTypeObject *type) {
+#if PY_VERSION_HEX >= 0x030D0000
+    unsigned long kept = Py_TPFLAGS_INLINE_VALUES;
+#else
+    unsigned long kept = Py_TPFLAGS_MANAGED_DICT;
+#endif
+    PyDictKeysObject *keys = type->tp_flags & kept ? ((PyHeapTypeObject *)type)->ht_cached_keys : NULL;
+    return keys ? keys->dk_nentries : 0;
+}
+/* The place of an interned name; -1: it has none. */
+static inline Py_ssize_t ps_place(PyTypeObject *type, PyObject *name) {
+    for (Py_ssize_t i = ps_names(type); --i >= 0; )
+        if (DK_UNICODE_ENTRIES(((PyHeapTypeObject *)type)->ht_cached_keys)[i].me_key == name) return i;
+    return -1;
+}
+/* The attributes of an instance of such a class, by their places (NULL: not set), to be read and set under the GIL;
+   NULL: this one keeps them otherwise, since somebody has asked for its __dict__. */
+static inline PyObject **ps_values(PyObject *o) {
+#if PY_VERSION_HEX >= 0x030D0000
+    PyDictValues *v = _PyObject_InlineValues(o);
+    return LIKELY(v->valid && !_PyObject_GetManagedDict(o)) ? v->values : NULL;
+#elif PY_VERSION_HEX >= 0x030C0000
+    PyDictOrValues v = *_PyObject_DictOrValuesPointer(o);
+    return LIKELY(_PyDictOrValues_IsValues(v)) ? _PyDictOrValues_GetValues(v)->values : NULL;
+#else
+    PyDictValues *v = *_PyObject_ValuesPointer(o);
+    return LIKELY(v != NULL) ? v->values : NULL;
+#endif
+}
+
+/* Has calls of a function in Python go to f; false: this version of CPython does not look. */
+static inline bool ps_set_vectorcall(PyObject *function, vectorcallfunc f) {
+#if PY_VERSION_HEX >= 0x030C0000
+    PyFunction_SetVectorcall((PyFunctionObject *)function, f);
+    return true;
+#else
+    return false;
+#endif
+}
 
 /* How many threads the interpreter knows for which `known` is false.  It runs nothing of Python's. */
 int ps_other_threads(bool (*known)(PyThreadState *));
@@ -371,7 +432,8 @@ static inline void ps_start(pystate *s, PyThreadState *ts, _PyStackChunk *root, 
     ts->current_frame = NULL;
 #endif
     ts->datastack_chunk = root;
-    ts->datastack_top = root ? &root->data[1] : NULL;   /* CPython frees a chunk when a frame at data[0] ends */
+    /* Not at data[0]: CPython frees a chunk when a frame there ends. */
+    ts->datastack_top = root ? &root->data[1] : NULL;
     ts->datastack_limit = ps_limit_of(root);
     s->exc.exc_value = NULL;
     s->exc.previous_item = NULL;
@@ -381,7 +443,7 @@ static inline void ps_start(pystate *s, PyThreadState *ts, _PyStackChunk *root, 
     ts->context_ver++;
     ts->tracing = 0;
 #if PY_VERSION_HEX < 0x030C0000
-    _PyThreadState_UpdateTracingState(ts);              /* who parked may have done so in its trace function */
+    _PyThreadState_UpdateTracingState(ts);     /* who parked may have done so in its trace function */
 #endif
     ts->PS_PY_DEPTH = ts->PS_PY_LIMIT;
 #if PS_C_DEPTH

@@ -12,15 +12,9 @@
    - A worker searches (steals) before it sleeps; while one searches, a spawn wakes no other.  The last one
      that stops searching because it found something wakes the next, if more is there.
    - sched.all[0] is the main thread's; a worker's place in the table is never given to another thread.
-   - A worker whose thread is locked starts nothing: it does not search, and is not rung for what has not started.
-     Others may rob it, whoever they are.  As long as one is locked there is one that is not, and the keeper.
-
-   A deadlock is declared by a worker about to sleep, under sched.lock, when every worker sleeps, no queue
-   holds anything, no timer is armed, nobody waits for a descriptor, no foreign thread that has used the
-   library lives, no other Python thread lives that a program would wait for at its end, and goroutine 1 waits.  It looks at one worker
-   after the other; meanwhile one that it has not reached yet could wake one that it has passed, and fall
-   asleep in time.  So if anybody fell asleep meanwhile, it leaves the question to that one. */
-#define _GNU_SOURCE
+   - A worker whose thread is locked starts nothing: it does not search, and is not rung for what has not
+     started.  Others may rob it, whoever they are.  As long as one is locked there is one that is not, and
+     the keeper. */
 #include "sched_table.h"
 #include <sched.h>
 #include <signal.h>
@@ -48,7 +42,8 @@ worker *worker_new(void) {
     if (!w) { PyErr_NoMemory(); return NULL; }
     w->rng = (uint64_t)clock_ns() * 2 + 1;
     ring_init(&w->all);
-    if (!(w->timers = timers_new(w)) || !(w->aux = stack_aux_new()) || !(w->fds = fds_new())) PyErr_NoMemory();
+    bool enough = (w->timers = timers_new(w)) && (w->aux = stack_aux_new()) && (w->fds = fds_new());
+    if (!enough) PyErr_NoMemory();
     else if ((w->poller = netpoll_new())) return w;
     worker_free(w);
     return NULL;
@@ -191,13 +186,22 @@ static int spawn_foreign(G *g) {
 
 static void start_quietly(G *g) {
     worker *w = g_worker;
-    if (!w || w == relaxed_load(&sched.keeper)) { share(g); return; }     /* or a thread that is in a bubble */
+    if (!w || w == relaxed_load(&sched.keeper)) { share(g); return; }     /* no worker: it is in a bubble */
     relaxed_add(&w->spawned, 1);
     relaxed_add(&w->alive, 1);
     g_queue_fresh(w, g);
     atomic_thread_fence(memory_order_seq_cst);
     if (relaxed_load(&sched.idle) && !relaxed_load(&sched.searching)) wake_one(n_starters());
     keeper_wake();
+}
+
+int sched_procs(int n) {
+    int before = relaxed_load(&sched.procs);
+    if (n) {
+        atomic_store(&sched.procs, n < MAX_WORKERS ? n : MAX_WORKERS);
+        if (g_worker && gqueue_len(&g_worker->fresh)) spawned(g_worker);
+    }
+    return before;
 }
 
 /* --- finding work ---------------------------------------------------------------------------------- */
@@ -229,8 +233,8 @@ static void rob(worker *w, worker *victim) {
     lock_release(&w->fresh_lock);
 }
 
-/* A worker beyond gomaxprocs leaves others their work, unless they are locked or the keeper has found them stuck
-   since. */
+/* A worker beyond gomaxprocs leaves others their work, unless they are locked or the keeper
+   has found them stuck since. */
 static bool is_stuck(worker *victim) {
     return !g_may_start(victim) || relaxed_load(&victim->stuck_at) == relaxed_load(&victim->tick);
 }
@@ -260,7 +264,7 @@ static bool somebody_to_rob(worker *w) {
 /* Anything that this worker would find if it looked. */
 static bool work_for(worker *w) {
     return atomic_load(&w->inbox) || relaxed_load(&w->stop) || (gqueue_len(&sched.shared) && g_may_start(w))
-        || somebody_to_rob(w);
+        || somebody_to_rob(w) || (ps_was_given_back(w->ts) && g_idler_rests(w));
 }
 
 /* While we searched, spawns have woken nobody. */
@@ -284,10 +288,11 @@ static bool descriptors_ready(worker *w) {
     return found != POLL_TIMEOUT;
 }
 
-/* Other workers may be about to bring something, and to sleep and be woken takes longer than a short look.  At
-   most half of those that are awake do this. */
+/* Other workers may be about to bring something, and to sleep and be woken takes longer than a short look.
+   At most half of those that are awake do this. */
 static bool spin(worker *w) {
-    if (!GOFER_FREE_THREADED || n_workers() < 2 || 2 * relaxed_load(&sched.searching) > n_awake()) return false;
+    if (!GOFER_FREE_THREADED || n_workers() < 2) return false;
+    if (2 * relaxed_load(&sched.searching) > n_awake()) return false;
     int64_t now = clock_ns(), end = now + SPIN_NS;
     for (; now < end; now = clock_ns()) {
         if (work_for(w) || descriptors_ready(w) || relaxed_load(&w->timers->first) <= now) return true;
@@ -295,85 +300,6 @@ static bool spin(worker *w) {
         sched_yield();                           /* the one that was rung may be waiting for this processor */
     }
     return false;
-}
-
-/* --- deadlock -------------------------------------------------------------------------------------- */
-/* A thread of the program that does not end with it: it might wake somebody.  Reads two dictionaries of the
-   module threading; runs nothing of it. */
-static bool is_ours(long ident) {
-    for (int i = 0; i < n_workers(); i++) {
-        worker *w = live_worker(i);
-        if (w && (long)w->ident == ident) return true;
-    }
-    return false;
-}
-
-static bool dict_tells_of_threads(PyObject *active) {
-    PyObject *key, *thread;
-    Py_ssize_t at = 0;
-    bool found = false;
-    Py_BEGIN_CRITICAL_SECTION(active);
-    while (!found && PyDict_Next(active, &at, &key, &thread)) {
-        unsigned long ident = PyLong_Check(key) ? PyLong_AsUnsignedLong(key) : 0;
-        if (ident & 1 || is_ours((long)ident)) continue;         /* odd: a goroutine's, see patch_thread.c */
-        PyObject *daemon = PyObject_GetAttrString(thread, "_daemonic");
-        found = daemon != Py_True;
-        Py_XDECREF(daemon);
-        PyErr_Clear();
-    }
-    Py_END_CRITICAL_SECTION();
-    return found;
-}
-
-static bool other_threads(void) {
-    PyObject *modules = PyImport_GetModuleDict();        /* borrowed, as all of these */
-    PyObject *threading = modules ? PyDict_GetItemString(modules, "threading") : NULL;
-    PyObject *names = threading && PyModule_Check(threading) ? PyModule_GetDict(threading) : NULL;
-    if (!names) return false;
-    PyObject *starting = PyDict_GetItemString(names, "_limbo");
-    PyObject *active = PyDict_GetItemString(names, "_active");
-    if (starting && PyDict_Check(starting) && PyDict_GET_SIZE(starting)) return true;
-    return active && PyDict_Check(active) && dict_tells_of_threads(active);
-}
-
-static bool all_quiet(void) {
-    if (sched.shared.n || atomic_load(&sched.threads) || atomic_load(&sched.calls)) return false;
-    for (int i = 0; i < n_workers(); i++) {
-        worker *w = sched.all[i];
-        if (HOSTILE) usleep(20);                 /* the others need not wait for us */
-        if (!w || relaxed_load(&w->stop) == 2) continue;
-        if (atomic_load(&w->sleeping) != 1 || atomic_load(&w->inbox) || gqueue_len(&w->fresh)) return false;
-        if (atomic_load(&w->timers->first) != NEVER || fds_in_use(w->fds)) return false;
-    }
-    worker *k = atomic_load(&sched.keeper);
-    return !k || (atomic_load(&k->sleeping) == 1 && atomic_load(&k->timers->first) == NEVER);
-}
-
-static bool is_of_ours(PyThreadState *ts) {
-    worker *k = atomic_load(&sched.keeper);
-    if (k && k->ts == ts) return true;
-    for (int i = 0; i < n_workers(); i++) {
-        worker *w = live_worker(i);
-        if (w && w->ts == ts) return true;
-    }
-    return false;
-}
-
-/* Somebody waits for a lock of CPython's, and any thread may free it, also one that has not begun. */
-static bool threads_outside(void) {
-    return atomic_load(&sched.outside) && ps_other_threads(is_of_ours) > atomic_load(&sched.resting);
-}
-
-enum verdict check_deadlock(void) {
-    lock_acquire(&sched.lock);
-    uint32_t before = atomic_load(&sched.fallen_asleep);
-    bool quiet = rt.main && all_quiet() && atomic_load(&sched.fallen_asleep) == before;
-    lock_release(&sched.lock);
-    if (!quiet) return BUSY;
-    if (other_threads() || threads_outside()) return PERHAPS;
-    if (!g_claim(rt.main, W_DEADLOCK)) return BUSY;
-    g_ready(rt.main);
-    return DEADLOCK;
 }
 
 /* --- sleeping -------------------------------------------------------------------------------------- */
@@ -413,7 +339,19 @@ static void doze(worker *w) {
     if (signals && ps_signals_pending(w->ts)) handle_signals();
 }
 
+/* Who sleeps does not learn that objects of its own have been given back. */
+static void ring_for_given_back(worker *w) {
+    if (!GOFER_FREE_THREADED || !relaxed_load(&sched.idle)) return;
+    lock_acquire(&sched.lock);                       /* so that their thread states stay */
+    for (int i = 0, n = n_workers(); i < n; i++) {
+        worker *other = live_worker(i);
+        if (other && other != w && ps_was_given_back(other->ts)) worker_ring(other);
+    }
+    lock_release(&sched.lock);
+}
+
 static void go_to_sleep(worker *w) {
+    ring_for_given_back(w);
     fall_asleep(w);
     atomic_fetch_add(&sched.idle, 1);
     if (!work_for(w)) doze(w);
@@ -430,15 +368,18 @@ static G *look(worker *w) {
     timers_run(w->timers, w->now);
     descriptors_ready(w);
     if (is_told_to_end(w)) return w->host;
-    G *g = take_shared(w);
+    G *g = ps_was_given_back(w->ts) ? g_take_idler(w) : NULL;
+    if (LIKELY(!g)) g = take_shared(w);
     return g ? g : g_pick(w);
 }
 
 static G *find(worker *w) {
     G *g = look(w);
+    bool around = w->tick % LOOK_AROUND == 0;
+    if (around) ring_for_given_back(w);
     if (g) {
         /* Whoever yields again and again is never idle, and may wait for one behind somebody who computes. */
-        if (w->tick % LOOK_AROUND == 0 && (!gqueue_len(&w->fresh) || relaxed_load(&sched.locked))) steal(w);
+        if (around && (!gqueue_len(&w->fresh) || relaxed_load(&sched.locked))) steal(w);
         return g;
     }
     if (!g_may_start(w)) {
@@ -517,99 +458,6 @@ void sched_unlock_thread(void) {
     else unlock_thread(g);
 }
 
-/* --- looking --------------------------------------------------------------------------------------- */
-int sched_procs(int n) {
-    int before = relaxed_load(&sched.procs);
-    if (n) {
-        atomic_store(&sched.procs, n < MAX_WORKERS ? n : MAX_WORKERS);
-        if (g_worker && gqueue_len(&g_worker->fresh)) spawned(g_worker);
-    }
-    return before;
-}
-
-int sched_cores(void) {
-#ifdef __linux__
-    cpu_set_t set;
-    if (sched_getaffinity(0, sizeof set, &set) == 0) return CPU_COUNT(&set);
-#endif
-    long n = sysconf(_SC_NPROCESSORS_ONLN);
-    return n > 0 ? (int)n : 1;
-}
-
-sched_stats sched_count(void) {
-    sched_stats s = { .goroutines = gqueue_len(&sched.shared) };
-    for (int i = 0; i < n_workers(); i++) {
-        worker *w = sched.all[i];
-        if (!w) continue;
-        s.workers += relaxed_load(&w->stop) != 2;
-        s.goroutines += relaxed_load(&w->alive);
-        s.switches += relaxed_load(&w->switches);
-        s.spawned += relaxed_load(&w->spawned);
-        s.stolen += relaxed_load(&w->stolen);
-        s.sleeps += relaxed_load(&w->sleeps);
-    }
-    return s;
-}
-
-static bool each_in_queue(gqueue *q, worker *w, sched_each_fn fn, void *arg) {
-    for (G *g = q->head; g; g = g->next)
-        if (!fn(g, w, false, arg)) return false;
-    return true;
-}
-
-static bool each_of_worker(worker *w, sched_each_fn fn, void *arg) {
-    for (node *x = w->all.next; x != &w->all; x = x->next) {
-        G *g = (G *)((char *)x - offsetof(G, all));
-        if (g_is_dead(g) || (g->kind == KIND_HOST && g != rt.main)) continue;
-        if (!fn(g, w, g == w->cur, arg)) return false;
-    }
-    return each_in_queue(&w->hand, w, fn, arg) && each_in_queue(&w->fresh, w, fn, arg);
-}
-
-typedef struct { sched_each_fn fn; void *arg; } each_order;
-
-static void each(void *arg) {
-    each_order *e = arg;
-    bool on = each_in_queue(&sched.shared, NULL, e->fn, e->arg);
-    for (int i = 0; i < n_workers() && on; i++)
-        if (sched.all[i]) on = each_of_worker(sched.all[i], e->fn, e->arg);
-}
-
-void sched_each(sched_each_fn fn, void *arg) {
-    each_order e = { fn, arg };
-    ps_in_stopped_world(each, &e);
-}
-
-typedef struct { void (*fn)(worker *, void *); void *arg; } worker_order;
-
-static void each_worker(void *arg) {
-    worker_order *o = arg;
-    for (int i = 0; i < n_workers(); i++)
-        if (live_worker(i)) o->fn(sched.all[i], o->arg);
-}
-
-void sched_each_worker(void (*fn)(worker *, void *), void *arg) {
-    worker_order o = { fn, arg };
-    ps_in_stopped_world(each_worker, &o);
-}
-
-typedef struct { visitproc visit; void *arg; int result; } visitor;
-
-static bool visit_one(G *g, worker *w, bool current, void *arg) {
-    visitor *v = arg;
-    (void)w;
-    if (g->args) v->result = ps_visit_fn(&g->fn, v->visit, v->arg);
-    if (!v->result && !current && relaxed_load(&g->state) != G_NEW) v->result = ps_visit(&g->ps, v->visit, v->arg);
-    return v->result == 0;
-}
-
-int sched_visit(visitproc visit, void *arg) {
-    visitor v = { visit, arg, 0 };
-    each_order e = { visit_one, &v };
-    each(&e);                                    /* the collector has stopped the world already */
-    return v.result;
-}
-
 /* --- the hooks ------------------------------------------------------------------------------------- */
 /* Lives in the thread state's dictionary, and so as long as the thread. */
 static void thread_ended(PyObject *capsule) {
@@ -620,7 +468,7 @@ static void thread_ended(PyObject *capsule) {
     g_wake_joiners(g);
     worker *k = atomic_load(&sched.keeper);
     if (!g->abandoned) atomic_fetch_sub(g->rests ? &sched.resting : &sched.threads, 1);
-    if (k) worker_ring(k);                              /* it may have been the last that could wake somebody */
+    if (k) worker_ring(k);                     /* it may have been the last that could wake somebody */
     if (g == g_thread) g_thread = NULL;
     Py_DECREF(g);
 }

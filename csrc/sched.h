@@ -15,8 +15,8 @@ int sched_procs(int n);
 int sched_cores(void);
 
 /* --- threads for one goroutine --------------------------------------------------------------------- */
-/* The calling goroutine locks its thread: what has not started starts on others, until it has unlocked it as often
-   or ends.  -1 with an exception when there is no thread for the others. */
+/* The calling goroutine locks its thread: what has not started starts on others, until it has unlocked it as
+   often or ends.  -1 with an exception when there is no thread for the others. */
 int sched_lock_thread(void);
 /* Nothing when it has not locked it. */
 void sched_unlock_thread(void);
@@ -42,8 +42,8 @@ void sched_fd_closing(int fd);
 void sched_fd_closed(int fd);
 
 /* --- threads --------------------------------------------------------------------------------------- */
-/* The calling thread, which runs no goroutines, does only what it is given: by itself it does not stand against
-   a deadlock. */
+/* The calling thread, which runs no goroutines, does only what it is given: by itself it does
+   not stand against a deadlock. */
 void sched_thread_rests(void);
 /* A call is under way on some thread, which may wake somebody: no deadlock until it is over.  Returns what
    sched_call_over is to be told. */

@@ -10,8 +10,8 @@ int sched_begin_run(uint32_t *outer) {
     if (!g) return -1;
     if (g != rt.main) {
         PyErr_Format(PyExc_RuntimeError, g_is_foreign(g)
-                     ? "run() in a thread of its own: goroutine 1 belongs to the main thread; call run() there, "
-                       "or use go() here"
+                     ? "run() in a thread of its own: goroutine 1 belongs to the main thread; call run() "
+                       "there, or use go() here"
                      : "run() in goroutine %llu: only goroutine 1 can run a program; use go(), fork() or a "
                        "Group here", (unsigned long long)g->id);
         return -1;
@@ -28,13 +28,6 @@ static size_t kill_queue(gqueue *q, uint32_t run) {
     return n;
 }
 
-/* Running elsewhere: it ends at its next bytecode boundary. */
-static void kill_running(worker *w, G *g) {
-    g->kills = 1;
-    w->async_exit = true;
-    ps_raise_async(w->ts, rt.errors.exit);
-}
-
 static size_t kill_of_worker(worker *w, uint32_t run) {
     size_t n = kill_queue(&w->fresh, run);
     for (node *x = w->all.next; x != &w->all; x = x->next) {
@@ -43,7 +36,7 @@ static size_t kill_of_worker(worker *w, uint32_t run) {
         n++;
         g_disturb(g, P_KILL, W_KILL);
         bool running = w != g_worker && g == w->cur && relaxed_load(&g->state) == G_RUNNING;
-        if (running && !g->kills && !g->holds_end) kill_running(w, g);
+        if (running && !g->kills && !g->holds_end) g_exit_soon(w, g);
     }
     return n;
 }

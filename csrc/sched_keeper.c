@@ -1,8 +1,9 @@
 /* The keeper: a thread that runs no goroutines.  It exists where other threads than a single worker do.  It
-   keeps the timers of foreign threads, which no goroutine may hold up, and sees to it that nobody waits behind
-   a goroutine that blocks or keeps its thread:
-   - Unstarted goroutines.  While somebody has any it looks every STUCK_NS, and declares a worker stuck that has
-     not switched since.  A stuck worker may be robbed by all; if nobody is idle, a new one is started to do it.
+   keeps the timers of foreign threads, which no goroutine may hold up, and sees to it that nobody waits
+   behind a goroutine that blocks or keeps its thread:
+   - Unstarted goroutines.  While somebody has any it looks every STUCK_NS, and declares a worker stuck
+     that has not switched since.  A stuck worker may be robbed by all; if nobody is idle, a new one is
+     started to do it.
    - Timers.  It sleeps no longer than STUCK_NS after the first of all timers, and fires what is still there
      then.  Who arms one that is due before that rings.  As in sched.c, one of the two sees the other: the one
      puts the timer into the heap and then looks how long the keeper sleeps, the keeper says that it sleeps
@@ -74,8 +75,8 @@ static bool watch(worker *k, bool busy, int64_t until) {
     for (;;) {
         int64_t next = busy ? clock_ns() + STUCK_NS : until;
         atomic_store(&sched.keeper_looks, NEVER);
-        /* Else it has slept since before it asked for a deadlock.  To fall asleep once more, and not ask, would have
-           who asks at this moment leave the question to it. */
+        /* Else it has slept since before it asked for a deadlock.  To fall asleep once more, and not ask,
+           would have who asks at this moment leave the question to it. */
         if (busy) fall_asleep(k);
         atomic_thread_fence(memory_order_seq_cst);
         int64_t first = relaxed_load(&k->timers->first), overdue = first_overdue();
@@ -84,13 +85,15 @@ static bool watch(worker *k, bool busy, int64_t until) {
         netpoll_wait(k->poller, first < next ? first : next, false);
         atomic_store(&k->sleeping, 0);
         int64_t now = clock_ns();
-        if (!busy || relaxed_load(&k->stop) || relaxed_load(&k->timers->first) <= now || overdue <= now) return false;
+        if (!busy || relaxed_load(&k->stop)) return false;
+        if (relaxed_load(&k->timers->first) <= now || overdue <= now) return false;
         if (look_for_stuck()) return true;
         if (!anybody_waits()) return false;
     }
 }
 
-/* One that starts, searches or was rung will see to it, once the system lets it: another would not be quicker. */
+/* One that starts, searches or was rung will see to it, once the system lets it:
+   another would not be quicker. */
 static bool somebody_comes(void) {
     if (atomic_load(&sched.searching)) return true;
     for (int i = 0; i < n_workers(); i++) {
@@ -164,5 +167,6 @@ void keeper_armed(worker *w, int64_t when) {
     if (!k && w == g_worker) return;
     atomic_thread_fence(memory_order_seq_cst);
     if (w != g_worker && atomic_load(&w->sleeping)) worker_ring(w);
-    if (k && w != k && atomic_load(&k->sleeping) && when + STUCK_NS < relaxed_load(&sched.keeper_looks)) worker_ring(k);
+    if (!k || w == k || !atomic_load(&k->sleeping)) return;
+    if (when + STUCK_NS < relaxed_load(&sched.keeper_looks)) worker_ring(k);
 }

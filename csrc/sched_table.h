@@ -1,5 +1,5 @@
-/* The table of workers, and what the files of the scheduler's room share: sched.c, sched_keeper.c and
-   sched_ends.c.  The invariants stand in sched.c. */
+/* The table of workers, and what the files of the scheduler's room share: sched.c, sched_deadlock.c,
+   sched_keeper.c, sched_look.c and sched_ends.c.  The invariants stand in sched.c. */
 #ifndef GOFER_SCHED_TABLE_H
 #define GOFER_SCHED_TABLE_H
 
@@ -16,7 +16,7 @@ extern struct sched_table {
     _Atomic(worker *) all[MAX_WORKERS];
     _Atomic(int) n;                /* places in use, counting the main thread's */
     _Atomic(int) procs;
-    _Atomic(int) locked;           /* workers whose thread is locked: for each, one more may start goroutines */
+    _Atomic(int) locked;           /* workers whose thread is locked: for each, one more may start some */
     _Atomic(int) idle, searching;
     _Atomic(uint32_t) fallen_asleep;   /* how often anybody did */
     _Atomic(int) threads;          /* foreign threads that have used the library, live and do not rest */
@@ -59,9 +59,13 @@ worker *worker_start(void);
 void *no_thread(void);
 int worker_make_idler(worker *w);
 void worker_ring(worker *w);
-/* Rings one of the first `among` that sleeps and would take unstarted goroutines; false when there is none. */
+/* Rings one of the first `among` that sleeps and would take unstarted
+   goroutines; false when there is none. */
 bool wake_one(int among);
 
+/* --- sched_deadlock.c ------------------------------------------------------------------------------ */
+/* BUSY: somebody may wake somebody; PERHAPS: only a thread may, which does not ring when it ends; DEADLOCK:
+   goroutine 1 has been told. */
 enum verdict { BUSY, PERHAPS, DEADLOCK };
 enum verdict check_deadlock(void);
 

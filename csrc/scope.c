@@ -186,8 +186,8 @@ int scope_leave(scope *s, PyObject *error) {
     G *g = g_self();
     if (!g) return -1;
     if (UNLIKELY(!is_in(g, s))) {
-        PyErr_Format(PyExc_RuntimeError, "%R is left by a goroutine that is not in it: a with block ends in the "
-                     "goroutine that began it, and only once", s);
+        PyErr_Format(PyExc_RuntimeError, "%R is left by a goroutine that is not in it: a with block ends in "
+                     "the goroutine that began it, and only once", s);
         return -1;
     }
     bool crossed = g->scope != s;
@@ -197,8 +197,8 @@ int scope_leave(scope *s, PyObject *error) {
     bool ours = error && relaxed_load(&s->asked) && scope_is_cancellation(error, false);
     if (relaxed_load(&g->pending) & P_CANCEL || atomic_load(&g->cancelled)) ours = !is_cancelled(g) && ours;
     if (UNLIKELY(crossed))
-        PyErr_Format(PyExc_RuntimeError, "%R is left before a scope that was entered inside it: with blocks end in "
-                     "the reverse order in which they began", s);
+        PyErr_Format(PyExc_RuntimeError, "%R is left before a scope that was entered inside it: with blocks "
+                     "end in the reverse order in which they began", s);
     Py_DECREF(s);
     return crossed ? -1 : ours;
 }
@@ -209,7 +209,8 @@ static bool is_one_of(PyObject *error, bool exit) {
 }
 
 bool scope_is_cancellation(PyObject *error, bool exit) {
-    if (LIKELY(!PyObject_TypeCheck(error, (PyTypeObject *)PyExc_BaseExceptionGroup))) return is_one_of(error, exit);
+    if (LIKELY(!PyObject_TypeCheck(error, (PyTypeObject *)PyExc_BaseExceptionGroup)))
+        return is_one_of(error, exit);
     PyObject *parts = ((PyBaseExceptionGroupObject *)error)->excs;
     if (Py_EnterRecursiveCall(" in a group of exceptions")) { PyErr_Clear(); return false; }
     bool all = parts && PyTuple_Check(parts);

@@ -12,7 +12,7 @@ enum scope_state { SCOPE_NEW, SCOPE_ENTERED, SCOPE_LEFT };
 /* The Python objects cancel_scope, timeout and shield are this. */
 struct scope {
     PyObject_HEAD
-    lock_t lock;                 /* guards the rings, linked, `closed`, and the moment at which it becomes cancelled */
+    lock_t lock;                 /* guards the rings, linked, `closed`, and the moment of its cancellation */
     scope *parent;               /* owned; what the owner was in when it entered; NULL for nothing */
     node members;                /* goroutines whose innermost scope it is: G.in_scope */
     node children, sibling;      /* scopes entered in it; each owned while linked */

@@ -3,9 +3,9 @@
    A bubble is a scope whose goroutines live by a clock of its own.  The clock stands still while any of them
    runs or could run.  When the last one is durably blocked (waits for something that only the bubble itself
    can bring about: what was made inside it, its timers), the one that blocked moves on what comes next:
-   whoever waits for just that (bubble_wait), else the clock, to the next timer; and when there is none, or the
-   block has ended, where the clock stops as in Go, the bubble's root is told that it is a deadlock.  If it
-   cancels the others then, the clock goes on for what they do on their way out.
+   whoever waits for just that (bubble_wait), else the clock, to the next timer; and when there is none, or
+   the block has ended, where the clock stops as in Go, the bubble's root is told that it is a deadlock.  If
+   it cancels the others then, the clock goes on for what they do on their way out.
 
    What must stay true:
    - `busy` counts its goroutines that are not durably blocked.  Whoever starts or readies one adds it before
@@ -13,7 +13,8 @@
      goroutine twice for a moment and never too few.  One that waits, but not durably, stays counted: readied,
      it is counted twice until it has resumed and takes one off.
    - Only who brings `busy` to 0 may advance, and one at a time (`advancing`); who stops looks again.
-   - What was made outside of the bubble may be touched by others at any time: waiting for it is not durable. */
+   - What was made outside of the bubble may be touched by others at any time:
+     waiting for it is not durable. */
 #include "scope.h"
 
 static void advance(bubble *b);
@@ -138,8 +139,9 @@ int bubble_enter(bubble *b, PyObject *panic_hook) {
     G *g = g_self();
     if (!g) return -1;
     if (g->bubble) {
-        PyErr_SetString(PyExc_RuntimeError, "bubble() inside of a bubble: a goroutine lives by one clock; use the "
-                                            "bubble that is there");
+        PyErr_SetString(PyExc_RuntimeError,
+                        "bubble() inside of a bubble: a goroutine lives by one clock; use the bubble that "
+                        "is there");
         return -1;
     }
     timers *clock = clock_take(b);
@@ -191,8 +193,9 @@ int bubble_wait(void) {
     G *g = g_self();
     if (!g) return -1;
     if (g->bubble) return wait_in(bubble_of(g), g, &bubble_of(g)->waiters, false);
-    PyErr_SetString(PyExc_RuntimeError, "wait() outside of a bubble: it waits for the other goroutines of one; use it "
-                                        "inside `with bubble():`");
+    PyErr_SetString(PyExc_RuntimeError,
+                    "wait() outside of a bubble: it waits for the other goroutines of one; use it inside "
+                    "`with bubble():`");
     return -1;
 }
 

@@ -280,7 +280,7 @@ int sema_join(G *target) {
             return 0;
         }
         waitq_push(&target->joiners, &g->w);
-        g->durable = g_is_of(g, relaxed_load(&target->bubble));         /* in the lock: it forgets that at its end */
+        g->durable = g_is_of(g, relaxed_load(&target->bubble));      /* in the lock: it forgets at its end */
         lock_release(&target->lock);
         enum wake why = g_park(g, WHY_JOIN, (PyObject *)target);
         if (LIKELY(why == W_READY)) { g_settle(g); return 0; }

@@ -10,11 +10,14 @@ The environment decides: GOFER_SEED replays the random tests; GOFER_TEST_SLOWER 
 that programs and tests may take, for builds that are slow.
 """
 
+import contextlib
 import faulthandler
 import gc
+import itertools
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -23,8 +26,10 @@ from typing import NamedTuple
 
 import pytest
 
-from gofer import current, gosched, runtime, sleep
+from gofer import current, gosched, patch, patched, runtime, sleep, unpatch
 from gofer.time import now
+
+from shared.gates import Gate
 
 SLOWER = float(os.environ.get("GOFER_TEST_SLOWER", "1"))
 PROGRAM_SECONDS = 100
@@ -222,3 +227,86 @@ def elapsed():
         return now() - start[0]
 
     return since
+
+
+# --- the cooperative standard library -----------------------------------------------------------
+
+
+@pytest.fixture
+def cooperative():
+    """The standard library is patched."""
+    patch()
+    yield
+    unpatch()
+    assert not any(patched().values())
+
+
+# --- sockets and pipes --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def closing():
+    """`closing(*things)` closes them in the end, and returns the first."""
+    with contextlib.ExitStack() as stack:
+
+        def close_later(*things):
+            for thing in things:
+                stack.enter_context(contextlib.closing(thing))
+            return things[0]
+
+        yield close_later
+
+
+@pytest.fixture
+def pair(closing):
+    """Two sockets that are connected."""
+    a, b = socket.socketpair()
+    closing(a, b)
+    return a, b
+
+
+@pytest.fixture
+def pipe():
+    """`pipe()` is a pair of descriptors; closing one of them early is all right."""
+    made = []
+
+    def make():
+        made.append(os.pipe())
+        return made[-1]
+
+    yield make
+    for fd in itertools.chain(*made):
+        with contextlib.suppress(OSError):
+            os.close(fd)
+
+
+# --- calls on threads ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pool(monkeypatch, until):
+    """A pool of `blocking` for this test; all its threads have ended afterwards."""
+    module = sys.modules["gofer.blocking"]
+    fresh = module._Pool()
+    monkeypatch.setattr(module, "_pool", fresh)
+    yield fresh
+    fresh.close()
+    until(lambda: not fresh._workers)
+
+
+@pytest.fixture
+def idle(pool, until):
+    """`idle(n)` waits until so many threads have nothing to do, and no other exists."""
+
+    def wait(n):
+        until(lambda: len(pool._idle) == len(pool._workers) == n)
+
+    return wait
+
+
+@pytest.fixture
+def gate():
+    """A `Gate`, opened in the end."""
+    gate = Gate()
+    yield gate
+    gate.open()

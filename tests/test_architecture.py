@@ -48,7 +48,7 @@ def c_room(file):
     stem = file.stem
     if stem.startswith("py_") or stem == "module":
         return "module"
-    for room in ("netpoll", "patch", "sched", "scope"):
+    for room in ("g", "netpoll", "patch", "sched", "scope"):
         if stem.startswith(f"{room}_"):
             return room
     return stem

@@ -31,25 +31,32 @@ def traced(park):
     return [leaf(park) for _ in range(2)]
 
 
+def hooked(set_hook, hook, park):
+    """traced(park) while that is the hook."""
+    set_hook(hook)
+    try:
+        return traced(park)
+    finally:
+        set_hook(None)
+
+
+@pytest.fixture(autouse=True)
+def hooks_of_before():
+    """Those of a debugger or of coverage that runs the tests; a test may leave any or none."""
+    trace, profile = sys.gettrace(), sys.getprofile()
+    yield
+    sys.settrace(trace)
+    sys.setprofile(profile)
+
+
 @pytest.mark.usefixtures("one_worker")
 def test_settrace_sees_what_it_runs():
     def trace(frame, event, arg):
         events.append((frame.f_code.co_name, event))
         return trace
 
-    def body():
-        sys.settrace(trace)
-        try:
-            return traced(lambda: gosched())
-        finally:
-            sys.settrace(None)
-
     events = []
-    old = sys.gettrace()
-    try:
-        assert fork(body).join() == [[1], [1]]
-    finally:
-        sys.settrace(old)
+    assert fork(hooked, sys.settrace, trace, lambda: gosched()).join() == [[1], [1]]
     assert ("leaf", "call") in events
     assert ("leaf", "line") in events
     assert ("leaf", "return") in events
@@ -69,20 +76,9 @@ def test_settrace_after_a_killed_goroutine_was_served(parked):
         events.append(event)
         return trace
 
-    def body():
-        sys.settrace(trace)
-        try:
-            return traced(lambda: None)
-        finally:
-            sys.settrace(None)
-
     events = []
     run(main)
-    old = sys.gettrace()
-    try:
-        assert fork(body).join() == [[1], [1]]
-    finally:
-        sys.settrace(old)
+    assert fork(hooked, sys.settrace, trace, lambda: None).join() == [[1], [1]]
     assert "line" in events
 
 
@@ -95,22 +91,11 @@ def test_a_trace_function_may_park():
             return trace
         return None
 
-    def body():
-        sys.settrace(trace)
-        try:
-            return traced(lambda: None)
-        finally:
-            sys.settrace(None)
-
     events = []
-    old = sys.gettrace()
     park = Park()
-    try:
-        task = fork(body)
-        park.release([task])
-        assert task.join() == [[1], [1]]
-    finally:
-        sys.settrace(old)
+    task = fork(hooked, sys.settrace, trace, lambda: None)
+    park.release([task])
+    assert task.join() == [[1], [1]]
     assert {"call", "line", "return"} <= set(events)
 
 
@@ -119,19 +104,8 @@ def test_setprofile_sees_what_it_runs():
     def profile(frame, event, arg):
         events.append((frame.f_code.co_name, event))
 
-    def body():
-        sys.setprofile(profile)
-        try:
-            return traced(lambda: gosched())
-        finally:
-            sys.setprofile(None)
-
     events = []
-    old = sys.getprofile()
-    try:
-        assert fork(body).join() == [[1], [1]]
-    finally:
-        sys.setprofile(old)
+    assert fork(hooked, sys.setprofile, profile, lambda: gosched()).join() == [[1], [1]]
     assert ("leaf", "call") in events
     assert ("leaf", "return") in events
 
@@ -164,11 +138,7 @@ def test_pdb(monkeypatch):
         return value + 1
 
     commands, out = "next\nnext\np value\nwhere\ncontinue\n", io.StringIO()
-    old = sys.gettrace()
-    try:
-        assert fork(body).join() == 42
-    finally:
-        sys.settrace(old)
+    assert fork(body).join() == 42
     assert "41" in out.getvalue()
     assert "return value + 1" in out.getvalue()
 

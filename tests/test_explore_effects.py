@@ -26,18 +26,16 @@ from gofer.time import now
 
 from shared import in_thread
 from shared.explorations import (
-    STRATEGIES,
     fails,
     name_of_schedule,
     orders_of,
     something_of_everything,
+    strategies,
     two_of_three_steps,
 )
 from shared.planted import CheckThenAct
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
-
-strategies = pytest.mark.parametrize("strategy", STRATEGIES)
 
 
 # --- livelocks ----------------------------------------------------------------------------------

@@ -24,8 +24,6 @@ from shared.explorations import (
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
-strategies = pytest.mark.parametrize("strategy", STRATEGIES)
-
 
 # --- every schedule -----------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ import pytest
 
 from gofer import Cancelled, Chan, Goroutine, Group, fork, gosched
 
-from shared.groups import kinds, wait_for_ever
+from shared.groups import fail_at_the_end, kinds, wait_for_ever
 
 pytestmark = pytest.mark.usefixtures("nothing_left", "not_cancelled")
 
@@ -91,15 +91,9 @@ def test_cancelled_members_may_clean_up():
 
 
 def test_a_failure_while_cancelled_is_raised():
-    def member():
-        try:
-            wait_for_ever()
-        finally:
-            raise ValueError
-
     with pytest.raises(ExceptionGroup) as caught:
         with Group() as g:
-            task = g.go(member)
+            task = g.go(fail_at_the_end)
             while task.state != "waiting":
                 gosched()
             g.cancel()
@@ -249,18 +243,12 @@ def test_it_is_still_cancelled_after_the_group(parked):
 
 
 def test_failures_stand_in_place_of_an_outer_cancel(parked):
-    def member():
-        try:
-            wait_for_ever()
-        finally:
-            raise ValueError
-
     log = []
 
     def body():
         try:
             with Group() as g:
-                task = g.go(member)
+                task = g.go(fail_at_the_end)
                 while task.state != "waiting":
                     gosched()
                 ready.send(None)

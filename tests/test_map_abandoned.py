@@ -25,6 +25,20 @@ from shared.groups import wait_for_ever
 pytestmark = pytest.mark.usefixtures("nothing_left", "not_cancelled")
 
 
+def waiting_but_for_the_first(ended):
+    """A function that returns 0 at once; any other waits for ever, and says when that ends."""
+
+    def work(n):
+        if n == 0:
+            return n
+        try:
+            return wait_for_ever()
+        finally:
+            ended.append(n)
+
+    return work
+
+
 class Watched:
     """Calls that wait for ever, but for the first; and what has become of them."""
 
@@ -70,15 +84,7 @@ def test_dropping_it_cancels_what_runs_and_waits_for_it():
 def test_a_break_cancels_what_runs_and_waits_for_it():
     log = []
 
-    def work(n):
-        if n == 0:
-            return n
-        try:
-            return wait_for_ever()
-        finally:
-            log.append(n)
-
-    for _ in map(work, range(2)):
+    for _ in map(waiting_but_for_the_first(log), range(2)):
         gosched()
         break
     assert log in ([], [1])  # one that has not begun does not begin
@@ -139,15 +145,7 @@ def test_abandoned_while_an_input_is_waited_for():
 def test_an_abandoned_map_of_a_map():
     ended = []
 
-    def work(n):
-        if n == 0:
-            return n
-        try:
-            return wait_for_ever()
-        finally:
-            ended.append(n)
-
-    inner = map(work, range(10), limit=2)
+    inner = map(waiting_but_for_the_first(ended), range(10), limit=2)
     outer = map(abs, inner, limit=3)
     assert next(outer) == 0
     outer.close()

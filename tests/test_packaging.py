@@ -1,5 +1,6 @@
 """What is installed, and that it comes whole through sdist and wheel into an empty environment."""
 
+import builtins
 import importlib.metadata
 import importlib.util
 import os
@@ -89,6 +90,12 @@ def checkout(tmp_path_factory):
     author = ["-c", "user.name=gofer", "-c", "user.email=gofer@localhost"]
     run("git", *author, "commit", "--quiet", "--message=all", cwd=place)
     return place
+
+
+def test_a_star_import_hides_little():
+    """gofer.map and gofer.time are not what a program means by these names."""
+    hidden = {*dir(builtins), *sys.stdlib_module_names} & set(gofer.__all__)
+    assert hidden == {"select"}
 
 
 @pytest.mark.skipif("TSAN_OPTIONS" in os.environ, reason="takes minutes with a sanitizer")

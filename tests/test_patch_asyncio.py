@@ -10,32 +10,13 @@ import time
 
 import pytest
 
-from gofer import (
-    Chan,
-    Group,
-    aio,
-    cancel_scope,
-    context,
-    fork,
-    go,
-    gosched,
-    patch,
-    timeout,
-    unpatch,
-)
+from gofer import Chan, Group, aio, cancel_scope, context, fork, go, gosched, timeout
 
 from shared.canary import beats_under
 
 pytestmark = pytest.mark.usefixtures("nothing_left", "cooperative", "not_cancelled")
 
 MANY = 30
-
-
-@pytest.fixture
-def cooperative():
-    patch()
-    yield
-    unpatch()
 
 
 def no_loop_here():

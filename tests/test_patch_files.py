@@ -22,13 +22,6 @@ BIG = 1_000_000  # more than any pipe takes at once
 
 
 @pytest.fixture
-def cooperative():
-    patch()
-    yield
-    unpatch()
-
-
-@pytest.fixture
 def pipe():
     r, w = os.pipe()
     reader, writer = os.fdopen(r, "rb"), os.fdopen(w, "wb")

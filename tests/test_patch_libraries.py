@@ -22,14 +22,6 @@ MANY = 20
 
 
 @pytest.fixture
-def cooperative():
-    patch()
-    yield
-    unpatch()
-    assert not any(patched().values())
-
-
-@pytest.fixture
 def module(tmp_path, monkeypatch):
     """`module(name, source)` can be imported from then on, and is forgotten in the end."""
     monkeypatch.syspath_prepend(tmp_path)

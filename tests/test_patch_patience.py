@@ -4,18 +4,11 @@ import threading
 
 import pytest
 
-from gofer import cancel_scope, fork, patch, unpatch
+from gofer import cancel_scope, fork
 from gofer.testing import bubble, wait
 from gofer.time import now
 
 pytestmark = pytest.mark.usefixtures("nothing_left", "cooperative", "not_cancelled")
-
-
-@pytest.fixture
-def cooperative():
-    patch()
-    yield
-    unpatch()
 
 
 @pytest.fixture(params=[threading.Lock, threading.RLock], ids=["lock", "rlock"])

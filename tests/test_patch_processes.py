@@ -18,7 +18,7 @@ from multiprocessing.connection import wait as wait_for_connections
 
 import pytest
 
-from gofer import Cancelled, Group, cancel_scope, fork, gosched, patch, timeout, unpatch
+from gofer import Cancelled, Group, cancel_scope, fork, gosched, timeout
 
 from shared import in_thread
 from shared.canary import beats_under
@@ -26,13 +26,6 @@ from shared.canary import beats_under
 pytestmark = pytest.mark.usefixtures("nothing_left", "cooperative", "not_cancelled")
 
 MANY = 30
-
-
-@pytest.fixture
-def cooperative():
-    patch()
-    yield
-    unpatch()
 
 
 # --- locks --------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from gofer import Cancelled, Group, cancel_scope, context, fork, patch, runtime, timeout, unpatch
+from gofer import Cancelled, Group, cancel_scope, context, fork, runtime, timeout
 
 from shared import in_thread
 from shared.canary import beats_under
@@ -22,13 +22,13 @@ pytestmark = [
 USR1, USR2 = signal.SIGUSR1, signal.SIGUSR2
 
 
-@pytest.fixture
-def cooperative():
-    patch()
+@pytest.fixture(autouse=True)
+def handlers():
+    """They are those of before."""
+    before = {number: signal.getsignal(number) for number in (USR1, USR2, signal.SIGHUP)}
     yield
-    unpatch()
-    for number in (USR1, USR2, signal.SIGHUP):
-        assert signal.getsignal(number) is signal.SIG_DFL
+    for number, handler in before.items():
+        assert signal.getsignal(number) is handler
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from gofer import Cancelled, Chan, Group, cancel_scope, fork, gosched, patch, timeout, unpatch
+from gofer import Cancelled, Chan, Group, cancel_scope, fork, gosched, timeout
 
 from shared import in_thread
 from shared.canary import beats_under
@@ -15,20 +15,6 @@ pytestmark = pytest.mark.usefixtures("nothing_left", "cooperative", "not_cancell
 
 BIG = 3_000_000
 ALL = socket.MSG_WAITALL
-
-
-@pytest.fixture
-def cooperative():
-    patch()
-    yield
-    unpatch()
-
-
-@pytest.fixture
-def pair():
-    a, b = socket.socketpair()
-    with a, b:
-        yield a, b
 
 
 # --- MSG_WAITALL --------------------------------------------------------------------------------

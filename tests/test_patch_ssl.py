@@ -5,23 +5,17 @@ import threading
 
 import pytest
 
-from gofer import Cancelled, Group, cancel_scope, fork, gosched, patch, timeout, unpatch
+from gofer import Cancelled, Group, cancel_scope, fork, gosched, timeout
 
 from shared.canary import beats_under
 from shared.certificates import certificate
+from shared.scopes import until_though_cancelled
 
 ssl = pytest.importorskip("ssl")
 
 pytestmark = pytest.mark.usefixtures("nothing_left", "cooperative", "not_cancelled")
 
 BIG = bytes(range(256)) * 3000
-
-
-@pytest.fixture
-def cooperative():
-    patch()
-    yield
-    unpatch()
 
 
 @pytest.fixture(scope="module")
@@ -227,23 +221,12 @@ def test_cancelled(pair):
 
 def test_random_cancellation_loses_nothing(pair, rng):
     pair.shake()
-    over, seen, scopes = False, bytearray(), []
-
-    def annoy():
-        while not over:
-            if scopes:
-                scopes.pop().cancel()
-            for _ in range(rng.randrange(3)):
-                gosched()
+    seen, sent = bytearray(), bytearray()
 
     def receive():
-        while len(seen) < 2000:
-            with cancel_scope() as scope:
-                scopes.append(scope)
-                seen.extend(pair.client.recv(7))
+        seen.extend(pair.client.recv(7))
 
-    annoyer, receiver = fork(annoy), fork(receive)
-    sent = bytearray()
+    receiver = fork(until_though_cancelled, lambda: len(seen) >= 2000, receive, rng)
     for n in range(500):
         part = n.to_bytes(4, "big")
         pair.server.sendall(part)
@@ -251,8 +234,6 @@ def test_random_cancellation_loses_nothing(pair, rng):
         if rng.random() < 0.5:
             gosched()
     receiver.join()
-    over = True
-    annoyer.join()
     assert seen == sent
 
 

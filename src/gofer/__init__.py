@@ -20,7 +20,8 @@ off), `gofer.context`, `gofer.runtime`, `gofer.errors`. Everything common stands
 from typing import TYPE_CHECKING
 
 from gofer import _platform as _platform  # first: says where gofer can not run
-from gofer import context, runtime, sync, time
+from gofer import context, runtime, sync
+from gofer import time as time  # not in __all__: a star import leaves the standard module alone
 from gofer.blocking import blocking
 from gofer.chan import Chan, RecvChan, SendChan, select
 from gofer.combine import gather, race
@@ -71,7 +72,6 @@ __all__ = [
     "shield",
     "sleep",
     "sync",
-    "time",
     "timeout",
     "unpatch",
 ]

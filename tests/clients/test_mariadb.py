@@ -1,13 +1,14 @@
-"""PyMySQL and the pool of SQLAlchemy against MariaDB."""
+"""PyMySQL, and mysqlclient on threads, in the pool of SQLAlchemy, against MariaDB."""
 
 import os
 
 import pytest
 
+from gofer import patch
+
 from shared import calls, servers, sql
 
 sqlalchemy = pytest.importorskip("sqlalchemy")
-pytest.importorskip("pymysql")
 
 MANY = 100
 CONNECTIONS = 20
@@ -16,7 +17,7 @@ CONNECTIONS = 20
 
 
 @pytest.fixture(scope="module")
-def url():
+def port():
     install = servers.needed("mariadb-install-db", "mariadb-server")
     program = servers.needed("mariadbd", "mariadb-server")
     port = servers.free_port()
@@ -36,14 +37,25 @@ def url():
             *["--innodb-flush-log-at-trx-commit=0", "--connect-timeout=1000"],
         ]
         with servers.serving(port, *command, cwd=folder, **options):
-            yield sqlalchemy.URL.create(
-                *["mysql+pymysql", "root", "", "127.0.0.1", port, "mysql"],
-                query={"ssl_disabled": "true"},  # it would read all authorities, each time
-            )
+            yield port
 
 
-@pytest.fixture
-def connect(url):
+# Without TLS: PyMySQL would read all authorities, each time.
+DRIVERS = {
+    "pymysql": ("pymysql", {"ssl_disabled": "true"}),
+    "mysqldb": ("MySQLdb", {}),
+}
+
+
+@pytest.fixture(params=DRIVERS)
+def connect(port, request):
+    module, options = DRIVERS[request.param]
+    pytest.importorskip(module)
+    if module == "MySQLdb":
+        patch.offload(module)
+    url = sqlalchemy.URL.create(
+        *[f"mysql+{request.param}", "root", "", "127.0.0.1", port, "mysql"], query=options
+    )
     with sql.engines(url) as connect:
         yield connect
 

@@ -8,6 +8,7 @@ import pytest
 from gofer import go
 
 from shared import calls
+from shared.goroutine_servers import InGoroutines
 
 # --- the servers --------------------------------------------------------------------------------
 
@@ -28,41 +29,27 @@ class Datagram(socketserver.DatagramRequestHandler):
         self.wfile.write(self.rfile.read().upper())
 
 
-class InGoroutines(socketserver.ThreadingMixIn):
-    request_queue_size = 1000
+class Server(InGoroutines):
+    """`release` lets every request that waits go on."""
 
     def __init__(self, *args):
         super().__init__(*args)
         self.waiting = []
-        self.requests = set()
-
-    def process_request(self, request, client_address):
-        go(self.process_request_thread, request, client_address)
-
-    def process_request_thread(self, request, client_address):
-        self.requests.add(request)
-        try:
-            super().process_request_thread(request, client_address)
-        finally:
-            self.requests.discard(request)
-
-    def handle_error(self, request, client_address):
-        pass  # the client has been called off
 
     def release(self):
         for file in self.waiting:
             file.write(b"released\n")
 
 
-class TCP(InGoroutines, socketserver.TCPServer):
+class TCP(Server, socketserver.TCPServer):
     address = "127.0.0.1", 0
 
 
-class Unix(InGoroutines, socketserver.UnixStreamServer):
+class Unix(Server, socketserver.UnixStreamServer):
     pass
 
 
-class UDP(InGoroutines, socketserver.UDPServer):
+class UDP(Server, socketserver.UDPServer):
     address = "127.0.0.1", 0
 
 

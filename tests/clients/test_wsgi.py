@@ -1,6 +1,5 @@
 """wsgiref as a server, urllib.request as its client; both sides in goroutines."""
 
-import socketserver
 import threading
 import urllib.request
 import wsgiref.simple_server
@@ -11,6 +10,7 @@ import pytest
 from gofer import go
 
 from shared import calls
+from shared.goroutine_servers import InGoroutines
 
 
 class Application:
@@ -39,25 +39,8 @@ class Handler(wsgiref.simple_server.WSGIRequestHandler):
         pass
 
 
-class Server(socketserver.ThreadingMixIn, wsgiref.simple_server.WSGIServer):
-    request_queue_size = 1000
-
-    def __init__(self, *args):
-        super().__init__(*args)
-        self.requests = set()
-
-    def process_request(self, request, client_address):
-        go(self.process_request_thread, request, client_address)
-
-    def process_request_thread(self, request, client_address):
-        self.requests.add(request)
-        try:
-            super().process_request_thread(request, client_address)
-        finally:
-            self.requests.discard(request)
-
-    def handle_error(self, request, client_address):
-        pass  # the client has been called off
+class Server(InGoroutines, wsgiref.simple_server.WSGIServer):
+    pass
 
 
 @pytest.fixture

@@ -101,3 +101,59 @@ def test_who_waits_elsewhere_for_a_closed_descriptor_is_woken(program, used_agai
         """
     )
     assert result == (0, f"{'True True' if used_again else 'True'}\nTrue True\n", "")
+
+
+def test_what_an_idle_worker_has_made_is_freed(program):
+    """CPython has an object freed by the thread that made it, at its next bytecode."""
+    result = program("""
+    import threading
+    from gofer import *
+
+    runtime.gomaxprocs(2)
+    here, freed = threading.get_ident(), []
+
+    class Made:
+        def __init__(self):
+            self.where = threading.get_ident()
+
+        def __del__(self):
+            freed.append(threading.get_ident())
+
+    for _ in range(100):
+        task = fork(Made)
+        while task.state != "dead":       # we do not yield: another worker takes it
+            pass
+        made = task.join()
+        assert made.where != here
+        del task, made
+        while not freed:
+            gosched()
+        assert freed.pop() != here
+    print("done")
+    """)
+    assert result == (0, "done\n", "")
+
+
+def test_what_a_busy_worker_has_made_is_freed(program):
+    """It runs nothing but functions in C."""
+    result = program("""
+    import gc
+    from gofer import *
+
+    runtime.gomaxprocs(2)
+    gc.disable()
+    stop = Chan(1)
+
+    def count():
+        return sum(isinstance(o, Chan) for o in gc.get_objects())
+
+    before = count()
+    for _ in range(100):
+        tasks = [fork(Chan) for _ in range(1000)]
+        while any(task.state == "new" for task in tasks):
+            pass
+        del tasks
+        gosched()
+    print(count() - before < 50_000)
+    """)
+    assert result == (0, "True\n", "")

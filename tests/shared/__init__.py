@@ -35,3 +35,11 @@ def in_thread(fn, *args):
     if error is not None:
         raise error
     return value
+
+
+def error_of(fn):
+    """The exception that fn() raises, as its type and its words; None without."""
+    try:
+        fn()
+    except Exception as error:
+        return type(error), str(error)

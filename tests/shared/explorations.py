@@ -8,6 +8,7 @@ from gofer import Chan, Group, WaitGroup, after, select, timeout
 from gofer.testing import explore
 
 STRATEGIES = ["pct", "random", "exhaustive"]
+strategies = pytest.mark.parametrize("strategy", STRATEGIES)
 
 
 def fails(fn, **options):

@@ -13,6 +13,14 @@ def fail(error):
     raise error
 
 
+def fail_at_the_end():
+    """Waits for ever, and fails when that is ended."""
+    try:
+        wait_for_ever()
+    finally:
+        raise ValueError
+
+
 def kinds(group):
     """The classes of its exceptions, in order of their names."""
     return sorted((type(error) for error in group.exceptions), key=lambda kind: kind.__name__)

@@ -36,6 +36,25 @@ def body_that_waits(scopes):
     return "left"
 
 
+def until_though_cancelled(over, step, rng):
+    """step() until over(), each time in a scope that another goroutine cancels at random."""
+    scopes = []
+
+    def annoy():
+        while not over():
+            if scopes:
+                scopes.pop().cancel()
+            for _ in range(rng.randrange(3)):
+                gosched()
+
+    annoyer = fork(annoy)
+    while not over():
+        with cancel_scope() as scope:
+            scopes.append(scope)
+            step()
+    annoyer.join()
+
+
 def start_with_go(fn):
     return go(fn)
 

@@ -3,6 +3,7 @@
 What must stay true:
 - Behaviour is replaced and not names. Almost all of it are C functions, exchanged in place by the
   core (csrc/patch.h); where none can be, an attribute of the Python class above it (`_above`).
+  Methods of `queue.Queue` are led to C, for speed alone.
 - In a thread that runs no goroutines everything does what it did before.
 - A part is patched as a whole or not at all.
 
@@ -34,7 +35,7 @@ _PARTS: Final = (
     "asyncio",
     "libraries",
 )
-_IN_C: Final = frozenset({"time", "queue", "multiprocessing"})  # nothing of these is in Python
+_IN_C: Final = frozenset({"time", "multiprocessing"})  # nothing of these is in Python
 
 _patched: dict[str, Any] = {}  # the module of each part that is; None: it has none
 

@@ -11,21 +11,12 @@ from typing import Any, Final
 
 from gofer import _core
 from gofer.blocking import blocking
-from gofer.stdlib import _sqlite3
 from gofer.stdlib._imports import Imports
+from gofer.stdlib._known import EVERYWHERE, KNOWN, StandIn, on_pool
 
 __all__ = ["end", "offload", "offloaded"]
 
-_StandIn = Callable[..., Any]
 _Undo = Callable[[], object]
-
-
-def _on_pool(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    return blocking(original, *args, **kwargs)
-
-
-# Libraries whose functions are known.
-_KNOWN: Final[Mapping[str, Mapping[str, _StandIn]]] = {"sqlite3": _sqlite3.STAND_INS}
 
 _imports: Imports | None = None
 _done: Final[dict[str, set[str]]] = {}
@@ -35,19 +26,20 @@ def offload(module: str, *names: str) -> None:
     """Have functions of a library called on the pool of `blocking` when a goroutine calls them.
 
         patch.offload("sqlite3")
-        patch.offload("confluent_kafka", "Producer.flush", "Consumer.poll")
+        patch.offload("fcntl", "flock", "lockf")
 
     `module` is named as it is imported, now or later, and `names` are its functions, and methods of
     its classes, that block. Without names it is a library that gofer knows the functions of:
-    sqlite3. In plain threads they do what they did. `unpatch()` undoes it.
+    confluent_kafka, grpc, MySQLdb, sqlite3. In plain threads they do what they did. `unpatch()`
+    undoes it.
 
     `ValueError` for a library that is not known or a name that it does not have, `TypeError` for
     one that is neither a function nor a method; of a library that is imported later, it is raised
     by the import.
     """
     global _imports
-    known = _KNOWN.get(module)
-    if not names and known is None:
+    library = KNOWN.get(module)
+    if not names and library is None:
         raise ValueError(
             f"patch.offload({module!r}): it is not known which of its functions block; name them: "
             f'patch.offload({module!r}, "connect", "Connection.execute")'
@@ -55,11 +47,13 @@ def offload(module: str, *names: str) -> None:
     if _imports is None:
         _imports = Imports({})
         _imports.watch()
-    for name in names or known or ():
-        stand_in = (known or {}).get(name, _on_pool)
+    known: Mapping[str, StandIn] = library.stand_ins if library else {}
+    where = library.module if library and not names else module
+    for name in names or known:
+        stand_in = known.get(name, on_pool)
         begin = _begin if names else _begin_if_there
         if name not in _done.setdefault(module, set()):
-            _imports.add(module, partial(begin, module, name, stand_in))
+            _imports.add(where, partial(begin, where, name, stand_in))
             _done[module].add(name)
 
 
@@ -75,7 +69,7 @@ def end() -> None:
     _done.clear()
 
 
-def _begin_if_there(module: str, name: str, stand_in: _StandIn) -> _Undo | None:
+def _begin_if_there(module: str, name: str, stand_in: StandIn) -> _Undo | None:
     """What is known of a library is known of all its versions."""
     try:
         _find(module, name)
@@ -84,7 +78,7 @@ def _begin_if_there(module: str, name: str, stand_in: _StandIn) -> _Undo | None:
     return _begin(module, name, stand_in)
 
 
-def _begin(module: str, name: str, stand_in: _StandIn) -> _Undo:
+def _begin(module: str, name: str, stand_in: StandIn) -> _Undo:
     said = f"patch.offload({module!r}, {name!r})"
     try:
         owner, last, o = _find(module, name)
@@ -92,7 +86,7 @@ def _begin(module: str, name: str, stand_in: _StandIn) -> _Undo:
         raise ValueError(f"{said}: {module} has no {name}") from None
     if isinstance(o, type) or not callable(o):
         raise TypeError(f"{said}: it is neither a function nor a method: {o!r}")
-    if _core.patch_function(o, stand_in, stand_in in _sqlite3.EVERYWHERE):
+    if _core.patch_function(o, stand_in, stand_in in EVERYWHERE):
         return partial(_core.patch_function_back, o)
     return _replace(said, owner, last, o)
 

@@ -44,7 +44,8 @@ def _select(original: Callable[..., Any], *args: Any) -> Any:
 
 
 def _as_sequence(objects: Any) -> Any:
-    return objects if issubclass(type(objects), (list, tuple)) else list(objects)
+    kinds: Any = (list, tuple)
+    return objects if isinstance(objects, kinds) else list(objects)
 
 
 def _is_limit(seconds: Any) -> bool:

@@ -4,47 +4,21 @@ A connection belongs to the thread that made it, unless it is told otherwise; an
 be made at a time: SQLite waits for a lock of the connection while it holds the GIL, which a
 function of Python's that it calls needs. So a connection that is made from now on may be used by
 any thread, and goroutines use it in turns. One that was made before is left alone.
-
-What must stay true: the turn ends when the call does, also when nobody waits for it any more.
 """
 
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any, Final
 
 from gofer import _core
 from gofer.blocking import blocking
+from gofer.stdlib._turns import Turn, in_turns
 
 __all__ = ["EVERYWHERE", "STAND_INS"]
 
 
 def _sqlite3() -> Any:
     return sys.modules["sqlite3"]
-
-
-class _Turn:
-    """Who has it may call again: a function that SQLite calls may do so."""
-
-    def __init__(self) -> None:
-        self._mutex = _core.Mutex()
-        self._owner: object = None
-
-    def is_mine(self) -> bool:
-        return self._owner is _core.current()
-
-    def begin(self) -> Callable[[], None]:
-        """Wait for it; what ends it."""
-        self._mutex.lock()
-        return self._mutex.unlock
-
-    def __enter__(self) -> None:
-        self._mutex.lock()
-        self._owner = _core.current()
-
-    def __exit__(self, *exc: object) -> None:
-        self._owner = None
-        self._mutex.unlock()
 
 
 _classes: Final[dict[type, type]] = {}  # of connections and cursors, by their bases
@@ -57,7 +31,7 @@ def _with_turns(base: Any) -> Any:
 
     class Connection(base):  # type: ignore[misc]
         def __init__(self, *args: Any, **kwargs: Any) -> None:
-            self._turn = _Turn()
+            self._turn = Turn()
             base.__init__(self, *args, **kwargs)
 
         def cursor(self, *factories: Any, **named: Any) -> Any:
@@ -102,7 +76,7 @@ def _named_as(base: type, derived: type) -> type:
     return derived
 
 
-def _turn_of(connection_or_cursor: Any) -> Any:
+def _turn_of(connection_or_cursor: Any) -> Turn | None:
     """None: it was made before."""
     return getattr(getattr(connection_or_cursor, "connection", connection_or_cursor), "_turn", None)
 
@@ -117,26 +91,7 @@ def _connect(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     return blocking(original, *args, **kwargs) if _core.parks() else original(*args, **kwargs)
 
 
-def _in_turns(original: Callable[..., Any], self: Any, *args: Any, **kwargs: Any) -> Any:
-    turn = _turn_of(self)
-    if turn is None or turn.is_mine():
-        return original(self, *args, **kwargs)
-    ending = [turn.begin()]  # who takes it out does it
-
-    def call() -> Any:
-        end = ending.pop()
-        try:
-            return original(self, *args, **kwargs)
-        finally:
-            end()
-
-    try:
-        return blocking(call)
-    except BaseException:
-        with suppress(IndexError):  # it has begun
-            ending.pop()()
-        raise
-
+_in_turns: Final = in_turns(_turn_of)
 
 # All that SQLite may wait in, on any version.
 _CONNECTION: Final = (
