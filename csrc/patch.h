@@ -12,8 +12,9 @@
      looks whether goroutines wait for it.
    - The tables belong to the process: in another interpreter than the main one, too, all is as before.
    - A handler parks its goroutine only, and not any more at the program's end.
-   - In a finalizer that the collector runs nobody parks.  Who waits there for something outside, a descriptor, a
-     child or time, holds up the thread, as without us; who waits for what a goroutine may have is refused. */
+   - In a finalizer that the collector runs nobody parks.  Who waits there for something outside, a
+     descriptor, a child or time, holds up the thread, as without us; who waits for what a goroutine may
+     have is refused. */
 #ifndef GOFER_PATCH_H
 #define GOFER_PATCH_H
 
@@ -177,7 +178,8 @@ PyObject *patch_join(const call *c);
 PyObject *patch_get_ident(const call *c);
 /* lock.acquire() of a threading.Lock, or with a limit, by a goroutine that has no patience: True or False. */
 PyObject *patch_await_lock(PyObject *lock, int64_t ns);
-/* It is a threading.Lock, and these are cooperative; and whether somebody has it.  Nothing of Python's runs. */
+/* It is a threading.Lock, and these are cooperative; and whether somebody has it.  Nothing of Python's
+   runs. */
 bool patch_lock_is_held(PyObject *o);
 bool patch_lock_is_free(PyObject *o);
 /* lock.release() of one that is held. */

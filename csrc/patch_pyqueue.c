@@ -1,12 +1,12 @@
 /* queue.Queue and queue.LifoQueue: their put, get and task_done are functions in Python, and this does in C
    what they do when they need not wait.  On free-threaded builds they stay as they are.
 
-   All that is unusual is left to the function in Python: who has to wait, errors, an argument of its own type,
-   a subclass, a class or an instance that somebody has changed, another lock or container.
+   All that is unusual is left to the function in Python: who has to wait, errors, an argument of its own
+   type, a subclass, a class or an instance that somebody has changed, another lock or container.
 
    What must stay true:
-   - Nobody can tell the difference.  The mutex is not taken, only looked at: nobody has it, and from the first
-     look to the last change nothing of Python's runs, nor lets go of the GIL.
+   - Nobody can tell the difference.  The mutex is not taken, only looked at: nobody has it, and from the
+     first look to the last change nothing of Python's runs, nor lets go of the GIL.
    - Nothing is changed before all has been looked at.
    - What is dropped is dropped when all is done, and is a number or a lock: but for that it holds borrowed
      references, which those of the instances keep alive. */
@@ -30,11 +30,12 @@ typedef struct shape {
     Py_ssize_t at[N_FIELDS];                     /* their places; -1: there is no such field */
     Py_ssize_t over[N_METHODS];                  /* places of what an instance has instead of a method */
     int n_over;
-    bool plain;                                  /* the methods are those of the module, and the fields are fields */
+    bool plain;                                  /* methods are those of the module, and fields are fields */
 } shape;
 
-#define QUEUE(name) { "queue", name, { "mutex", "queue", "maxsize", "unfinished_tasks", "not_empty", "not_full", \
-                                       "all_tasks_done", "is_shutdown" }, { "_put", "_get", "_qsize" } }
+#define QUEUE(name) { "queue", name, { "mutex", "queue", "maxsize", "unfinished_tasks", "not_empty", \
+                                       "not_full", "all_tasks_done", "is_shutdown" }, \
+                      { "_put", "_get", "_qsize" } }
 static shape fifo = QUEUE("Queue"), lifo = QUEUE("LifoQueue");
 static shape condition = { "threading", "Condition", { "_lock", "_waiters" },
                            { "__enter__", "__exit__", "_is_owned", "notify", "notify_all" } };
@@ -45,7 +46,8 @@ static bool is_own(const shape *s, PyObject *f, const char *name) {
     char whole[40];
     if (!f || !PyFunction_Check(f) || PyFunction_GET_GLOBALS(f) != s->globals) return false;
     snprintf(whole, sizeof whole, "%s.%s", s->name, name);
-    return PyUnicode_CompareWithASCIIString(((PyCodeObject *)PyFunction_GET_CODE(f))->co_qualname, whole) == 0;
+    PyCodeObject *code = (PyCodeObject *)PyFunction_GET_CODE(f);
+    return PyUnicode_CompareWithASCIIString(code->co_qualname, whole) == 0;
 }
 
 static bool look(shape *s) {
@@ -125,7 +127,9 @@ static bool is_usual(view *v, PyObject *self) {
     return patch_lock_is_free(v->mutex);
 }
 
-static bool is_open(const view *v) { return !can_shut_down || field(v->s, v->values, IS_SHUTDOWN) == Py_False; }
+static bool is_open(const view *v) {
+    return !can_shut_down || field(v->s, v->values, IS_SHUTDOWN) == Py_False;
+}
 
 /* NULL: it is none that we know. */
 static PyObject *container_of(const view *v) {
@@ -173,7 +177,8 @@ enum { ITEM, BLOCK, TIMEOUT, N_ARGS };                /* of put; get has the las
 static PyObject *arg_names[N_ARGS];
 
 /* From the first-th on, by position and by name. */
-static bool read_args(PyObject *into[N_ARGS], int first, PyObject *const *args, Py_ssize_t n, PyObject *kwnames) {
+static bool read_args(PyObject *into[N_ARGS], int first, PyObject *const *args, Py_ssize_t n,
+                      PyObject *kwnames) {
     if (n > N_ARGS - first) return false;
     for (Py_ssize_t i = 0; i < n; i++) into[first + i] = args[i];
     for (Py_ssize_t i = 0; kwnames && i < PyTuple_GET_SIZE(kwnames); i++) {
@@ -264,7 +269,8 @@ static PyObject *enter(method *m, PyObject *f, PyObject *const *args, size_t nar
 }
 
 /* Called as a method in C. */
-static PyObject *enter_method(method *m, PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames) {
+static PyObject *enter_method(method *m, PyObject *self, PyObject *const *args, Py_ssize_t n,
+                              PyObject *kwnames) {
     PyObject *result = m->quick(self, args, n, kwnames);
     if (result) g_could_switch();
     if (result || PyErr_Occurred()) return result;
@@ -291,7 +297,8 @@ METHODS(ENTRIES)
                           #id "(" takes ")\n--\n\n" } },
 static method methods[N_QUICK] = { METHODS(ENTRY) };
 
-/* Where calls can not be led elsewhere, a method in C stands in the class; for any object, as a function does. */
+/* Where calls can not be led elsewhere, a method in C stands in the class; for any object, as a function
+   does. */
 static int exchange(method *m, bool on) {
     if (ps_set_vectorcall(m->function, on ? m->entry : m->before)) return 0;
     if (!m->in_class) {

@@ -86,9 +86,9 @@ static PyObject *call_in_turns(const call *c, PyObject *s, G *g, const char *lat
     }
 }
 
-/* A call that the system has refused may leave that in OpenSSL's queue of errors (CPython 3.13.2 and later).  The
-   queue is the thread's, and the next call, of another goroutine, would fail with it.  A wrong choice of ciphers is
-   what empties it. */
+/* A call that the system has refused may leave that in OpenSSL's queue of errors (CPython 3.13.2 and
+   later).  The queue is the thread's, and the next call, of another goroutine, would fail with it.  A wrong
+   choice of ciphers is what empties it. */
 static void forget_refusal(void) {
     if (!PyErr_ExceptionMatches(PyExc_OSError) || PyErr_ExceptionMatches(ssl_error)) return;
     PyObject *error = ps_take_exception();

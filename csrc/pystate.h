@@ -306,8 +306,8 @@ static inline void ps_rlock_set(PyObject *r, unsigned long owner, unsigned long 
 #endif
 
 /* --- instances of classes in Python ---------------------------------------------------------------- */
-/* The names of the attributes that instances of a class have ever had: each keeps its place.  0: they are not kept
-   in places. */
+/* The names of the attributes that instances of a class have ever had: each keeps its place.  0: they are
+   not kept in places. */
 static inline Py_ssize_t ps_names(PyTypeObject *type) {
 #if PY_VERSION_HEX >= 0x030D0000
     unsigned long kept = Py_TPFLAGS_INLINE_VALUES;
@@ -323,8 +323,8 @@ static inline Py_ssize_t ps_place(PyTypeObject *type, PyObject *name) {
         if (DK_UNICODE_ENTRIES(((PyHeapTypeObject *)type)->ht_cached_keys)[i].me_key == name) return i;
     return -1;
 }
-/* The attributes of an instance of such a class, by their places (NULL: not set), to be read and set under the GIL;
-   NULL: this one keeps them otherwise, since somebody has asked for its __dict__. */
+/* The attributes of an instance of such a class, by their places (NULL: not set), to be read and set under
+   the GIL; NULL: this one keeps them otherwise, since somebody has asked for its __dict__. */
 static inline PyObject **ps_values(PyObject *o) {
 #if PY_VERSION_HEX >= 0x030D0000
     PyDictValues *v = _PyObject_InlineValues(o);

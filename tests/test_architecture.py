@@ -247,3 +247,23 @@ def assert_no_circle(rooms):
         ground = {room for room, allowed in uses.items() if not allowed & uses.keys()}
         assert ground, f"these use each other: {sorted(uses)}"
         uses = {room: allowed for room, allowed in uses.items() if room not in ground}
+
+
+# --- sizes --------------------------------------------------------------------------------------
+
+
+def sources():
+    tests = [file for file in (ROOT / "tests").rglob("*.py") if "__pycache__" not in file.parts]
+    return [*c_files(".c", ".h", ".S"), *PACKAGE.rglob("*.py"), *tests]
+
+
+def test_files_and_lines_are_short():
+    texts = {file: file.read_text().splitlines() for file in sources()}
+    assert not [file.name for file, lines in texts.items() if len(lines) > 600]
+    wide = [
+        (f.name, n)
+        for f in c_files(".c", ".h")
+        for n, line in enumerate(texts[f], 1)
+        if len(line) > 110
+    ]
+    assert not wide  # ruff has an eye on those in Python
