@@ -73,7 +73,7 @@ def test_the_failure_of_one_is_not_told_to_another(pair, contexts, parked):
     waiting = fork(other.client.recv, 10)
     parked(waiting)
     pair.client.close()
-    with pytest.raises((BrokenPipeError, ConnectionResetError)):
+    with pytest.raises(OSError):  # a broken pipe, a reset or the end, as the version has it
         while True:
             pair.server.sendall(BIG)
     late = fork(other.server.recv, 10)
