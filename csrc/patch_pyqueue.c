@@ -66,11 +66,12 @@ static bool look(shape *s) {
         if (!is_own(s, _PyType_Lookup(t, s->method_names[i]), s->methods[i])) plain = false;
     }
     s->version = t->tp_version_tag;
-    return s->plain = plain && s->version && s->names;
+    return s->plain = plain && s->names;
 }
 
 static inline bool is_plain(shape *s) {
-    bool known = LIKELY(s->version == s->type->tp_version_tag && s->names == ps_names(s->type));
+    unsigned version = s->type->tp_version_tag;   /* 0: CPython gives it none (any more) */
+    bool known = LIKELY(version && s->version == version && s->names == ps_names(s->type));
     return known ? s->plain : look(s);
 }
 
