@@ -1,4 +1,4 @@
-"""`queue.Queue` and its like under `patch()`: waiting, cancellation, threads and goroutines at once."""
+"""`queue.Queue` and its like under `patch()`: waiting, cancelling, threads and goroutines at once."""
 
 import contextlib
 import queue
