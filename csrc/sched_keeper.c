@@ -163,7 +163,7 @@ void keeper_wake(void) {
 }
 
 void keeper_armed(worker *w, int64_t when) {
-    worker *k = relaxed_load(&sched.keeper);
+    worker *k = atomic_load_explicit(&sched.keeper, memory_order_acquire);
     if (!k && w == g_worker) return;
     atomic_thread_fence(memory_order_seq_cst);
     if (w != g_worker && atomic_load(&w->sleeping)) worker_ring(w);

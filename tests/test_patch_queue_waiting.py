@@ -1,4 +1,4 @@
-"""`queue.Queue` and its like under `patch()`: waiting, cancelling, threads and goroutines at once."""
+"""`queue.Queue` and its like under `patch()`: waiting, cancelling, threads with goroutines."""
 
 import contextlib
 import queue

@@ -126,7 +126,7 @@ def test_none_is_lost_while_the_main_thread_falls_asleep(program, beside):
 
         signal.signal(signal.SIGUSR1, handle)
         ch = Chan()
-        threading.Thread(target=send, daemon=True).start()
+        threading.Thread(target=send).start()
         for _ in ch:
             pass
         done = True
