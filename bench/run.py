@@ -123,7 +123,9 @@ class Runner:
                     return serving.idle_connections(words, server, operation, self.timeout)
                 env["GOMAXPROCS"] = str(os.cpu_count())
                 return json.loads(run_limited(words, env, self.timeout, self.memory))
-        except (Failed, OSError, ValueError, subprocess.TimeoutExpired) as error:
+        except subprocess.TimeoutExpired:
+            return {"failed": f"more than {self.timeout:g} s"}
+        except (Failed, OSError, ValueError) as error:
             return {"failed": str(error)}
 
     def versions(self) -> dict[str, object]:
