@@ -426,13 +426,16 @@ def test_a_bounded_deque_drops_under_the_mutex(cooperative):
 def test_the_mutex_is_respected(cooperative, parked):
     q = queue.Queue()
     with q.mutex:
-        tasks = [fork(q.put, 1), fork(q.get), fork(q.task_done)]
+        tasks = [fork(q.put, 1), fork(q.get)]
         parked(*tasks)
         assert not q.queue
         assert q.unfinished_tasks == 0
-    assert tasks[1].join() == 1
-    tasks[0].join()
-    tasks[2].join()
+    assert [task.join() for task in tasks] == [None, 1]
+    with q.mutex:
+        done = fork(q.task_done)
+        parked(done)
+        assert q.unfinished_tasks == 1
+    done.join()
     assert q.unfinished_tasks == 0
 
 
