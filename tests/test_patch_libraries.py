@@ -201,7 +201,7 @@ def test_without_patch(program):
 @pytest.fixture
 def database(tmp_path):
     patch.offload("sqlite3")
-    connection = sqlite3.connect(tmp_path / "data", isolation_level=None)
+    connection = sqlite3.connect(tmp_path / "data", timeout=90, isolation_level=None)
     yield connection
     connection.close()
 
@@ -231,7 +231,7 @@ def test_sqlite_many_at_once(tmp_path, database):
         assert database.execute("select double(?)", (n,)).fetchall() == [(2 * n,)]
         cursor = database.cursor()
         cursor.execute("insert into numbers values (?)", (n,))
-        other = sqlite3.connect(path, 30.0, 0, None, True)
+        other = sqlite3.connect(path, 90.0, 0, None, True)
         other.executemany("insert into numbers values (?)", [(n,)] * 2)
         with other:
             other.execute("begin immediate")
