@@ -206,7 +206,7 @@ def test_calls_in_calls_through_goroutines():
     assert blocking(down, 20) == 20
 
 
-def test_a_call_waits_for_those_that_have_no_place_yet(pool):
+def test_a_call_waits_for_those_that_have_no_place_yet(pool, until):
     blocking.limit(1)
     ch = Chan()
 
@@ -216,7 +216,8 @@ def test_a_call_waits_for_those_that_have_no_place_yet(pool):
         return ch.recv()
 
     receiver = fork(blocking, receive)
-    sender = fork(lambda: (gosched(), blocking(lambda: ch.send("value")))[1])
+    until(lambda: pool._busy)
+    sender = fork(blocking, lambda: ch.send("value"))
     assert receiver.join() == "value"
     sender.join()
 
