@@ -220,15 +220,18 @@ def test_join_of_a_goroutine_in_a_thread(parked):
 
 
 def test_join_of_a_thread():
-    gate, known = Chan(), Chan()
+    gate, known = Chan(), []
 
     def body():
-        known.send(current())
+        known.append(current())
+        used.set()
         gate.recv()
 
+    used = threading.Event()
     thread = threading.Thread(target=body, daemon=True)  # a failure here must not keep the process
     thread.start()
-    g = known.recv()
+    used.wait()  # from then on it counts as one that may wake others
+    [g] = known
     assert g.state in ("runnable", "running", "waiting")
     gate.send(None)
     g.join()

@@ -171,9 +171,15 @@ def test_with_foreign_daemon_threads(program):
             while True:
                 gosched()
 
-        ready = Chan()
+        def begin(fn):
+            current()
+            begun.release()  # from then on it counts as one that may wake others
+            fn()
+
+        ready, begun = Chan(), threading.Semaphore(0)
         for fn in (wait, churn, spin) * 3:
-            threading.Thread(target=fn, daemon=True).start()
+            threading.Thread(target=begin, args=[fn], daemon=True).start()
+        begun.acquire()
         for _ in range(9):
             ready.recv()
         print("end")
