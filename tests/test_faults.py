@@ -498,6 +498,9 @@ def test_a_fork_while_goroutines_wait_for_sockets(program):
         for n, (_, b) in enumerate(pairs):
             b.send(b"%d" % n)
         print([int(reader.join()) for reader in readers] == list(range(50)))
+        for ends in pairs:
+            for end in ends:
+                end.close()
         """,
         flags=FORKS,
     )
@@ -559,6 +562,7 @@ def test_as_many_idle_connections_as_there_may_be(program):
                 sock.sendall(b"%d" % n)
             for n, sock in enumerate(socks):
                 assert sock.recv(10) == b"%d" % -n
+                sock.close()
             print("all")
         '''
 
