@@ -101,7 +101,7 @@ class Setting:
     contenders: tuple[str, ...]
 
 
-OURS = ("gofer", "processes")  # the second: bare processes, each with one worker of gofer
+OURS = ("gofer", "gofer-processes")
 PEERS = ("asyncio", "uvloop", "gevent", "greenlet", "runloom", "trio", "threads")
 GIL = Setting("3.13, one worker", "3.13", ONE_WORKER, ("gofer", "go", *PEERS))
 CALLS = Setting(
@@ -135,7 +135,7 @@ SERVERS_TWO = Setting(
     "3.13t, servers, two workers",
     "3.13t",
     SERVED_BY_TWO,
-    ("gofer", "processes", "go", "runloom", "threads"),
+    (*OURS, "go", "runloom", "threads"),
 )
 SETTINGS = (GIL, CALLS, FREE_ONE, FREE_TWO, SERVERS, PATCHED, SERVERS_ONE, SERVERS_TWO)
 

@@ -126,7 +126,7 @@ def servers() -> list[Target]:
             o.name,
             (
                 Bound(1.6, SERVERS_ONE, o.name, ("gofer",), True, "one worker"),
-                Bound(0.95, SERVERS_TWO, o.name, ("processes",), True, "two bare processes"),
+                Bound(0.95, SERVERS_TWO, o.name, ("gofer-processes",), True, "two bare processes"),
             ),
             one_will_do=True,
         )

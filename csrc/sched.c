@@ -7,6 +7,8 @@
      queue and the others' fresh queues once more, then waits.  Who wakes: puts the work there, then looks
      at w->sleeping and rings.  Both in one order that all threads agree on, so one of the two sees the
      other.  The bell is remembered if nobody waits yet (netpoll.h).
+   - What a worker has made, and another thread dropped the last of, is freed by its idler, which it takes
+     when it looks around.  For one that sleeps, others ring when they look around or fall asleep.
    - An unstarted goroutine is in one queue at any moment at which the collector may run: a worker's
      `fresh` or `hand`, or the shared one.
    - A worker searches (steals) before it sleeps; while one searches, a spawn wakes no other.  The last one

@@ -5,7 +5,6 @@ import io
 import pdb
 import pstats
 import sys
-import sysconfig
 import threading
 import traceback
 
@@ -13,12 +12,12 @@ import pytest
 
 from gofer import Chan, Goroutine, Group, fork, gosched, run
 
+from shared import FREE_THREADED
 from shared.parking import MANY, Park
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
 DEBUG = hasattr(sys, "gettotalrefcount")
-FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 
 
 def leaf(park):

@@ -251,9 +251,9 @@ def test_between_processes(program, method):
         mp = multiprocessing.get_context("{method}")
         lock, total = mp.RLock(), mp.Value("i", 0, lock=False)
         todo, done = mp.Queue(), mp.Queue(3)
-        here, there = mp.Pipe()
-        args = lock, total, todo, done, there
-        children = [mp.Process(target=child, args=args) for _ in range(2)]
+        pipes = [mp.Pipe() for _ in range(2)]  # two that read from one end would mix their parts
+        args = lock, total, todo, done
+        children = [mp.Process(target=child, args=(*args, there)) for _, there in pipes]
         for one in children:
             one.start()
         fork(beat)
@@ -271,10 +271,10 @@ def test_between_processes(program, method):
                 g.go(add, 100)
         assert sorted(task.join() for task in takers) == list(range(20))
         assert total.value == sum(range(20)) + 2000
-        for one in children:
+        for here, _ in pipes:
             todo.put(None)
             here.send(41)
-        assert [here.recv(), here.recv()] == [42, 42]
+        assert [here.recv() for here, _ in pipes] == [42, 42]
         for one in children:
             one.join()
             assert one.exitcode == 0

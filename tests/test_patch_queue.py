@@ -14,8 +14,8 @@ import pytest
 
 from gofer import fork, gosched, patch, unpatch
 
-from shared import Token, in_thread
-from shared.queues import EVERY_REFERENCE, FREE_THREADED, in_c, run_in_python
+from shared import FREE_THREADED, Token, in_thread
+from shared.queues import EVERY_REFERENCE, in_c, run_in_python
 
 pytestmark = pytest.mark.usefixtures("nothing_left", "not_cancelled")
 

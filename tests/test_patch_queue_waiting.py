@@ -9,8 +9,8 @@ import pytest
 
 from gofer import Cancelled, Group, cancel_scope, fork, gosched, patch, unpatch
 
-from shared import in_thread
-from shared.queues import EVERY_REFERENCE, FREE_THREADED, in_c, run_in_python
+from shared import FREE_THREADED, in_thread
+from shared.queues import EVERY_REFERENCE, in_c, run_in_python
 
 pytestmark = pytest.mark.usefixtures("nothing_left", "not_cancelled")
 

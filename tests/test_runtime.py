@@ -4,7 +4,6 @@ import inspect
 import io
 import re
 import sys
-import sysconfig
 import threading
 import time
 
@@ -26,9 +25,9 @@ from gofer import (
     sleep,
 )
 
-pytestmark = pytest.mark.usefixtures("nothing_left")
+from shared import FREE_THREADED
 
-FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
+pytestmark = pytest.mark.usefixtures("nothing_left")
 
 
 def here(offset=0):

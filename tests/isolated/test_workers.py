@@ -1,12 +1,10 @@
 """Several workers: work finds them, and one that falls asleep knows whether the others do."""
 
-import sysconfig
-
 import pytest
 
-pytestmark = pytest.mark.skipif(
-    not sysconfig.get_config_var("Py_GIL_DISABLED"), reason="under the GIL there is one worker"
-)
+from shared import FREE_THREADED
+
+pytestmark = pytest.mark.skipif(not FREE_THREADED, reason="under the GIL there is one worker")
 
 ONE_ON_EACH = """
     import threading

@@ -1,8 +1,11 @@
 """What tests of several files use and is no fixture; for fixtures see conftest.py."""
 
+import sysconfig
 import threading
 
 from gofer import gosched, select
+
+FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 
 
 class Token:

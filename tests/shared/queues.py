@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-FREE_THREADED = not getattr(sys, "_is_gil_enabled", lambda: True)()
+from shared import FREE_THREADED
+
 EVERY_REFERENCE = sys.version_info >= (3, 12)  # 3.11: what is found in the class
 
 in_c = pytest.mark.skipif(FREE_THREADED, reason="on free-threaded builds all of it is in Python")
