@@ -219,7 +219,7 @@ struct worker {
     G *free;                     /* dead Goroutine objects */
     uint32_t n_free;
     node all;
-    G *idler;                    /* frees what has ended or was given back, between others; NULL: nobody does */
+    G *idler;                    /* frees what has ended or was given back; NULL: nobody does */
     G *host;                     /* what the thread did before: goroutine 1, or the thread's own bottom */
     uint64_t next_id, last_id;   /* ids come in blocks */
     site *sites;
