@@ -155,9 +155,20 @@ def of_httpx(authority, connections, block):
     trusting = ssl.create_default_context(cafile=authority)
     client = httpx.Client(verify=trusting, limits=limits, timeout=None, trust_env=False)
     pool = client._transport._pool
+
+    def call(method, url, **more):
+        while True:
+            try:
+                return client.request(method, url, **more).text
+            except TypeError as error:
+                # Free-threaded, httpcore asks when a connection expires and compares, while
+                # another thread takes it into use: None by then.
+                if "instances of 'float' and 'NoneType'" not in str(error):
+                    raise
+
     return Client(
-        lambda url: client.get(url).text,
-        lambda url, text: client.post(url, content=text.encode()).text,
+        lambda url: call("GET", url),
+        lambda url, text: call("POST", url, content=text.encode()),
         lambda: not pool._requests and all(c.is_idle() or c.is_closed() for c in pool.connections),
         client.close,
     )
