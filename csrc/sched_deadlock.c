@@ -7,6 +7,8 @@
    - It looks at one worker after the other; meanwhile one that it has not reached yet could wake one that it
      has passed, and fall asleep in time.  So if anybody fell asleep meanwhile, it leaves the question to that
      one.
+   - A thread may wake somebody and then count no more: it has ended, or has begun and is a daemon.  So the
+     workers are looked at after the threads; before them only because that is cheaper.
    - It happens in the middle of a goroutine's park: what sched.c says of looking for work holds here. */
 #include "sched_table.h"
 #include <unistd.h>
@@ -77,14 +79,18 @@ static bool threads_outside(void) {
     return atomic_load(&sched.outside) && ps_other_threads(is_of_ours) > atomic_load(&sched.resting);
 }
 
-enum verdict check_deadlock(void) {
+static bool nobody_is_up(void) {
     lock_acquire(&sched.lock);
     uint32_t before = atomic_load(&sched.fallen_asleep);
     bool quiet = rt.main && all_quiet() && atomic_load(&sched.fallen_asleep) == before;
     lock_release(&sched.lock);
-    if (!quiet) return BUSY;
+    return quiet;
+}
+
+enum verdict check_deadlock(void) {
+    if (!nobody_is_up()) return BUSY;
     if (other_threads() || threads_outside()) return PERHAPS;
-    if (!g_claim(rt.main, W_DEADLOCK)) return BUSY;
+    if (!nobody_is_up() || !g_claim(rt.main, W_DEADLOCK)) return BUSY;
     g_ready(rt.main);
     return DEADLOCK;
 }

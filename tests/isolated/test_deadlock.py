@@ -327,3 +327,21 @@ def test_a_busy_goroutine_counts(program):
         print(ch.recv())
     """)
     assert result == (0, "done\n", "")
+
+
+def test_a_daemon_that_has_just_begun_and_wakes_somebody(program):
+    """It counts while it begins; it wakes who has started it, and from then on does not count."""
+    result = program("""
+        from threading import Thread
+        import gofer
+
+        def start_many():
+            for _ in range(6000):
+                Thread(target=int, daemon=True).start()
+
+        gofer.runtime.gomaxprocs(2)
+        gofer.patch()
+        gofer.fork(start_many).join()
+        print("done")
+    """)
+    assert result == (0, "done\n", "")
