@@ -136,8 +136,25 @@ def dump() -> list[str]:
 
 
 def deadlock_notes() -> list[str]:
-    """The notes of a Deadlock: one for each goroutine, with an empty line before each."""
-    return ["\n" + text for text in dump()]
+    """The notes of a Deadlock: one for each goroutine, with an empty line before each.
+
+    And one more if there are threads that might have been about to wake somebody, and do not count.
+    """
+    texts = dump()
+    if names := _threads_that_do_not_count():
+        texts.append(
+            "Not counted on: daemon threads that have not used gofer yet, here "
+            f"{', '.join(names)}. If one was about to wake a goroutine, do not make it a daemon."
+        )
+    return ["\n" + text for text in texts]
+
+
+def _threads_that_do_not_count() -> list[str]:
+    threading = sys.modules.get("threading")
+    if threading is None:
+        return []
+    threads = list(threading._active.values())  # enumerate() might wait for its lock
+    return [repr(t.name) for t in threads if t.daemon and not hasattr(t, "of_gofer")]
 
 
 # --- panics -----------------------------------------------------------------------------------

@@ -28,7 +28,6 @@ What must stay true:
 import asyncio
 import atexit
 import os
-import threading
 from asyncio import AbstractEventLoop, CancelledError, Future, Task
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import suppress
@@ -41,6 +40,7 @@ from typing import Any, Final, Generic, Literal, ParamSpec, TypeVar
 from gofer import _core
 from gofer._check import refuse_coroutine_function
 from gofer._guard import Guard
+from gofer._threads import OwnThread
 from gofer.chan import Chan, RecvChan, SendChan
 from gofer.errors import Canceled, Cancelled, Closed, GoroutineExit
 from gofer.scope import shield
@@ -66,7 +66,7 @@ class _OwnLoop:
         else:
             self.loop = asyncio.new_event_loop()
         self.loop.set_task_factory(self._new_task)
-        self._thread = threading.Thread(target=self._serve, name="gofer.aio", daemon=True)
+        self._thread = OwnThread(self._serve, name="gofer.aio")
         try:
             self._thread.start()
         except (RuntimeError, MemoryError):

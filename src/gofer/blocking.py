@@ -40,6 +40,7 @@ from typing import Any, Final, ParamSpec, TypeVar
 from gofer import _core
 from gofer._check import refuse_coroutine_function
 from gofer._guard import Guard
+from gofer._threads import OwnThread
 
 __all__ = ["blocking"]
 
@@ -179,7 +180,7 @@ class _Pool:
                 self._workers.add(worker)
                 self._coming = worker
             _core.expect_threads()
-            worker.thread = threading.Thread(target=self._work, args=(worker,), daemon=True)
+            worker.thread = OwnThread(self._work, worker)
             worker.thread.start()
         except (RuntimeError, MemoryError, OSError) as error:  # the system has no more of them
             self._give_up(worker)

@@ -33,7 +33,8 @@ class Deadlock(Exception):
     `run`.
 
     There is no deadlock while a timer is running, I/O or a `blocking` call is under way, or another
-    thread that could wake somebody is alive.
+    thread that could wake somebody is alive: one that is no daemon, or has used gofer. The last
+    note names the daemons that did not count.
     """
 
 
