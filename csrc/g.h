@@ -210,6 +210,8 @@ struct worker {
     _Atomic(uint8_t) live;       /* it has its thread */
     _Atomic(uint32_t) locked;    /* goroutines that have locked its thread: with any, it starts none */
     int64_t now;                 /* clock, as of the last look at the timers */
+    int64_t called;              /* when a goroutine here last began a call on a thread; 0: we had our wait */
+    uint32_t calls, late;        /* such waits; how many in a row were in vain */
     struct timers *timers;
     struct poller *poller;
     struct fd_table *fds;        /* who waits for which descriptor */

@@ -25,6 +25,8 @@
 enum {
     STEAL_MOST = 128,
     SPIN_NS = 50 * 1000,           /* before going to sleep, where another worker may bring work */
+    CALL_NS = 30 * 1000,           /* so soon a call on a thread may be over */
+    LATE = 4, LATE_TRY = 32,
 };
 
 struct sched_table sched;
@@ -316,6 +318,23 @@ static bool others_take_signals(worker *w) {
     return relaxed_load(&sched.idle) < n_workers() || relaxed_load(&sched.threads) || ps_thread_count(w->ts);
 }
 
+/* The thread that a goroutine has given a call to may bring it back before we were asleep and woken; where
+   the last ones did not, we look only now and then whether that has changed.  Without the GIL, or it could
+   not. */
+static bool call_comes_back(worker *w, int64_t until) {
+    int64_t end = w->called + CALL_NS;
+    bool waits = w->called && (w->late < LATE || w->calls++ % LATE_TRY == 0);
+    w->called = 0;
+    if (!waits) return false;
+    for (int64_t now = clock_ns(); now < end && now < until; now = clock_ns()) {
+        if (atomic_load(&w->inbox)) { w->late = 0; return true; }
+        for (int k = 0; k < 16; k++) cpu_pause();
+        sched_yield();
+    }
+    w->late++;
+    return false;
+}
+
 static void doze(worker *w) {
     int64_t until = relaxed_load(&w->timers->first);
     bool signals = w->is_main_thread;
@@ -335,6 +354,7 @@ static void doze(worker *w) {
     }
     relaxed_add(&w->sleeps, 1);
     PyEval_SaveThread();
+    if (call_comes_back(w, until)) until = 0;
     netpoll_wait(w->poller, until, signals);
     PyEval_RestoreThread(w->ts);
     fds_dispatch(w);
@@ -478,6 +498,8 @@ static void thread_ended(PyObject *capsule) {
 void sched_outside(int n) { atomic_fetch_add(&sched.outside, n); }
 
 uint32_t sched_call_begin(void) {
+    worker *w = g_worker;
+    if (w) w->called = clock_ns();
     atomic_fetch_add(&sched.calls, 1);
     return atomic_load(&sched.epoch);
 }
