@@ -220,15 +220,6 @@ void ps_end_locals(PyThreadState *ts) {
 
 void ps_drop_locals(pystate *s) { drop_locals(&s->locals); }
 
-int ps_between_bytecodes(PyThreadState *ts) {
-#ifdef Py_GIL_DISABLED
-    return _Py_HandlePending(ts);
-#else
-    (void)ts;
-    return 0;
-#endif
-}
-
 /* --- other threads, signals ------------------------------------------------------------------------ */
 #ifdef Py_GIL_DISABLED
 /* Stopping the world is not public on every version; looking at the collector's objects is, and does it:
@@ -274,6 +265,19 @@ static void mark_signals(PyThreadState *ts, bool pending) {
 #else
     (void)ts;
     _Py_atomic_store(&_PyRuntime.ceval.signals_pending, pending);
+#endif
+}
+
+int ps_between_bytecodes(PyThreadState *ts) {
+#ifdef Py_GIL_DISABLED
+    bool signals = ps_signals_pending(ts);
+    if (signals) mark_signals(ts, false);
+    int result = _Py_HandlePending(ts);
+    if (signals) mark_signals(ts, true);
+    return result;
+#else
+    (void)ts;
+    return 0;
 #endif
 }
 

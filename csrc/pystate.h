@@ -273,7 +273,8 @@ static inline bool ps_was_given_back(PyThreadState *ts) {
     return false;
 #endif
 }
-/* Does what is done between bytecodes.  -1 with an exception that belongs to nobody in particular. */
+/* Does what is done between bytecodes, but for the signals that are pending now.  -1 with an exception that
+   belongs to nobody in particular. */
 int ps_between_bytecodes(PyThreadState *ts);
 
 /* --- threading.RLock ------------------------------------------------------------------------------- */

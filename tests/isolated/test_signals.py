@@ -133,3 +133,33 @@ def test_none_is_lost_while_the_main_thread_falls_asleep(program, beside):
         print(handled)
     """)
     assert result == (0, "300\n", "")
+
+
+def test_handlers_run_in_goroutine_1_also_where_objects_come_back(program):
+    """Free-threaded, an idle worker frees what others have dropped of it; no handler runs there."""
+    result = program("""
+    import os, signal, threading
+    from gofer import *
+
+    def handle(*_):
+        ran_in.append(current().id)
+
+    def drop_and_signal():
+        for box in boxes:
+            while main.state != "waiting":
+                pass
+            box.clear()
+            os.kill(os.getpid(), signal.SIGUSR1)
+            done.send(None)
+
+    ran_in, done, main = [], Chan(), current()
+    signal.signal(signal.SIGUSR1, handle)
+    boxes = [[object()] for _ in range(1000)]
+    threading.Thread(target=drop_and_signal).start()
+    for _ in boxes:
+        done.recv()
+    while not ran_in:
+        gosched()
+    print(set(ran_in))
+    """)
+    assert result == (0, "{1}\n", "")
