@@ -164,6 +164,7 @@ int g_wait_check(G *g) {
     return g->worker && g_collecting ? g_refuse_collector() : 0;
 }
 
+/* NULL with an exception: it could not be made, or Ctrl-C has come meanwhile. */
 static PyObject *deadlock_error(G *g, enum wake why) {
     const char *text = why == W_ASLEEP ? "all goroutines of the bubble are asleep - deadlock!"
                      : why == W_OVER ? "the bubble's block has ended, its clock has stopped, and goroutines "
@@ -174,6 +175,7 @@ static PyObject *deadlock_error(G *g, enum wake why) {
     relaxed_store(&g->state, G_WAITING);                /* as the notes are to show it */
     PyObject *notes = PyObject_CallNoArgs(rt.deadlock_notes);
     relaxed_store(&g->state, G_RUNNING);
+    if (!notes && !PyErr_ExceptionMatches(PyExc_Exception)) { Py_DECREF(e); return NULL; }
     if (!notes || PyObject_SetAttrString(e, "__notes__", notes) < 0) PyErr_WriteUnraisable(e);
     Py_XDECREF(notes);
     return e;

@@ -318,6 +318,14 @@ static bool others_take_signals(worker *w) {
     return relaxed_load(&sched.idle) < n_workers() || relaxed_load(&sched.threads) || ps_thread_count(w->ts);
 }
 
+/* One that came for the program may be on its way to another thread, and that may not have run since.  As the
+   mask changes, the system looks for them anew, and goroutine 1 will handle it before it raises Deadlock. */
+static void take_signals(worker *w) {
+    if (!w->is_main_thread) return;
+    netpoll_block(w->poller);
+    netpoll_unblock(w->poller);
+}
+
 /* The thread that a goroutine has given a call to may bring it back before we were asleep and woken; where
    the last ones did not, we look only now and then whether that has changed.  Without the GIL, or it could
    not. */
@@ -340,7 +348,10 @@ static void doze(worker *w) {
     bool signals = w->is_main_thread;
     if (until == NEVER) {
         enum verdict v = check_deadlock();
-        if (v == DEADLOCK) return;
+        if (v == DEADLOCK) {
+            take_signals(w);
+            return;
+        }
         if (v == PERHAPS) until = clock_ns() + RECHECK_NS;
     }
     if (signals) {

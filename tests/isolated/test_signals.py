@@ -91,7 +91,8 @@ def test_a_handler_that_is_no_python_code(program):
         handled = {}
         signal.signal(signal.SIGUSR1, functools.partial(operator.setitem, handled))
         main, ch = current(), Chan()
-        threading.Thread(target=send).start()
+        thread = threading.Thread(target=send)  # kept: no handler in its finalizer
+        thread.start()
         print([ch.recv() for _ in range(3)])
     """)
     assert result == (0, "[0, 1, 2]\n", "")
@@ -126,7 +127,8 @@ def test_none_is_lost_while_the_main_thread_falls_asleep(program, beside):
 
         signal.signal(signal.SIGUSR1, handle)
         ch = Chan()
-        threading.Thread(target=send).start()
+        thread = threading.Thread(target=send)  # kept: no handler in its finalizer
+        thread.start()
         for _ in ch:
             pass
         done = True
@@ -148,14 +150,15 @@ def test_handlers_run_in_goroutine_1_also_where_objects_come_back(program):
         for box in boxes:
             while main.state != "waiting":
                 pass
-            box.clear()
             os.kill(os.getpid(), signal.SIGUSR1)
+            box.clear()
             done.send(None)
 
     ran_in, done, main = [], Chan(), current()
     signal.signal(signal.SIGUSR1, handle)
     boxes = [[object()] for _ in range(1000)]
-    threading.Thread(target=drop_and_signal).start()
+    thread = threading.Thread(target=drop_and_signal)  # kept: no handler in its finalizer
+    thread.start()
     for _ in boxes:
         done.recv()
     while not ran_in:
