@@ -69,6 +69,47 @@ def test_ctrl_c_in_who_awaits(program):
     assert result == (0, "cancelled\ninterrupted\nworks\n", "")
 
 
+@pytest.mark.parametrize("told", [False, True])
+def test_ctrl_c_when_the_loop_is_told(program, told):
+    """The coroutine is cancelled if it has begun, and else never begins."""
+    result = program(f"""
+        import asyncio, threading
+        from gofer import aio
+
+        async def wait():
+            print("begun")
+            begun.set()
+            try:
+                await asyncio.sleep(1000)
+            except BaseException as error:
+                print(type(error).__name__)
+                ended.set()
+                raise
+
+        def interrupted(*args, **kwargs):
+            loop.call_soon_threadsafe = tell
+            if {told}:
+                tell(*args, **kwargs)
+                begun.wait()
+            raise KeyboardInterrupt
+
+        begun, ended = threading.Event(), threading.Event()
+        aio.await_(asyncio.sleep(0))
+        loop = aio._own.loop
+        tell = loop.call_soon_threadsafe
+        loop.call_soon_threadsafe = interrupted
+        try:
+            aio.await_(wait())
+        except KeyboardInterrupt:
+            if {told}:
+                ended.wait()
+            print("interrupted")
+        print(aio.await_(asyncio.sleep(0, "works")))
+    """)
+    before = "begun\nCancelledError\n" if told else ""
+    assert result == (0, before + "interrupted\nworks\n", "")
+
+
 def test_ctrl_c_in_who_runs_a_loop(program):
     """asyncio.run cancels its main task, and that the goroutine."""
     result = program("""

@@ -153,18 +153,18 @@ class _Await(Generic[_T]):
     """One `await_`, and what became of it."""
 
     def __init__(self, awaitable: Awaitable[_T], loop: AbstractEventLoop) -> None:
-        self._awaitable: Awaitable[_T] | None = awaitable
+        self._awaitable = [awaitable]  # whoever takes it starts it, or sees to it that nobody does
         self._done = _core.chan_in(0, 1)  # room for the word, so that sending it never waits
         self._error: BaseException | None = None
         self._loop = loop
         self._task: Future[_T] | None = None
         self._under_way = _core.call_under_way()
         self._value: Any = None
-        loop.call_soon_threadsafe(self._start, context=copy_context())
 
     def wait(self) -> _T:
         cancelled: Cancelled | None = None
         try:
+            self._loop.call_soon_threadsafe(self._start, context=copy_context())
             try:
                 self._done.recv()
             except Cancelled as arrived:
@@ -173,7 +173,7 @@ class _Await(Generic[_T]):
                 with shield():
                     self._done.recv()
         except BaseException:
-            self._cancel()
+            self._give_up()
             raise
         error, self._error = self._error, None
         try:
@@ -190,6 +190,17 @@ class _Await(Generic[_T]):
         finally:
             del error, cancelled  # they hold this frame
 
+    def _give_up(self) -> None:
+        """Ctrl-C, or the loop is closed. It may have been started."""
+        try:
+            awaitable = self._awaitable.pop()
+        except IndexError:
+            self._cancel()
+            return
+        _core.call_over(self._under_way)
+        if isinstance(awaitable, Coroutine):
+            awaitable.close()  # it will not be awaited, and need not complain of that
+
     def _cancel(self) -> None:
         try:
             self._loop.call_soon_threadsafe(self._cancel_task)
@@ -199,8 +210,10 @@ class _Await(Generic[_T]):
     # --- in the thread of the loop ---
 
     def _start(self) -> None:
-        awaitable, self._awaitable = self._awaitable, None
-        assert awaitable is not None
+        try:
+            awaitable = self._awaitable.pop()
+        except IndexError:
+            return
         try:
             self._task = asyncio.ensure_future(awaitable, loop=self._loop)
             self._task.add_done_callback(self._ended)
@@ -253,7 +266,7 @@ def await_(awaitable: Awaitable[_T], /) -> _T:
         call = _Await(awaitable, loop)
     except BaseException:
         if isinstance(awaitable, Coroutine):
-            awaitable.close()  # it will not be awaited, and need not complain of that
+            awaitable.close()
         raise
     return call.wait()
 
