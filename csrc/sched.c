@@ -25,7 +25,7 @@
 enum {
     STEAL_MOST = 128,
     SPIN_NS = 50 * 1000,           /* before going to sleep, where another worker may bring work */
-    CALL_NS = 30 * 1000,           /* so soon a call on a thread may be over */
+    CALL_NS = 100 * 1000,          /* so soon a call on a thread may be over: to be woken takes 10 to 60 us */
     LATE = 4, LATE_TRY = 32,
 };
 
