@@ -211,7 +211,7 @@ struct worker {
     _Atomic(uint32_t) locked;    /* goroutines that have locked its thread: with any, it starts none */
     int64_t now;                 /* clock, as of the last look at the timers */
     int64_t called;              /* when a goroutine here last began a call on a thread; 0: we had our wait */
-    uint32_t calls, late;        /* such waits; how many in a row were in vain */
+    uint32_t late;               /* how many in a row had not come back when we stopped waiting awake */
     struct timers *timers;
     struct poller *poller;
     struct fd_table *fds;        /* who waits for which descriptor */
@@ -282,7 +282,7 @@ extern struct runtime {
     _Atomic(uint32_t) run;       /* serial of the call of run() in progress, 0 without */
     uint32_t runs;               /* the last given */
     _Atomic(uint64_t) ids;       /* last id given out */
-    PyObject *deadlock_notes;    /* callable, or NULL */
+    PyObject *deadlock_notes;    /* called with whether threads might have helped; or NULL */
     PyObject *home;              /* gofer's folder, or NULL: who called it started what it starts */
     struct { PyObject *closed, *deadlock, *cancelled, *canceled, *exit; } errors;
 } rt;

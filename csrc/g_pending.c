@@ -173,7 +173,7 @@ static PyObject *deadlock_error(G *g, enum wake why) {
     PyObject *e = PyObject_CallFunction(rt.errors.deadlock, "s", text);
     if (!e || !rt.deadlock_notes) return e;
     relaxed_store(&g->state, G_WAITING);                /* as the notes are to show it */
-    PyObject *notes = PyObject_CallNoArgs(rt.deadlock_notes);
+    PyObject *notes = PyObject_CallOneArg(rt.deadlock_notes, why == W_DEADLOCK ? Py_True : Py_False);
     relaxed_store(&g->state, G_RUNNING);
     if (!notes && !PyErr_ExceptionMatches(PyExc_Exception)) { Py_DECREF(e); return NULL; }
     if (!notes || PyObject_SetAttrString(e, "__notes__", notes) < 0) PyErr_WriteUnraisable(e);

@@ -331,10 +331,10 @@ static void take_signals(worker *w) {
    not. */
 static bool call_comes_back(worker *w, int64_t until) {
     int64_t end = w->called + CALL_NS;
-    bool waits = w->called && (w->late < LATE || w->calls++ % LATE_TRY == 0);
+    if (!w->called) return false;
     w->called = 0;
-    if (!waits) return false;
-    for (int64_t now = clock_ns(); now < end && now < until; now = clock_ns()) {
+    bool waits = w->late < LATE || w->late % LATE_TRY == 0;
+    for (int64_t now = clock_ns(); waits && now < end && now < until; now = clock_ns()) {
         if (atomic_load(&w->inbox)) { w->late = 0; return true; }
         for (int k = 0; k < 16; k++) cpu_pause();
         sched_yield();

@@ -404,6 +404,25 @@ def test_a_hang_does_not_hide_a_deadlock(run):
     assert "all goroutines are asleep" in text(result)
 
 
+def test_a_deadlock_does_not_name_our_timer(run):
+    result = run(
+        """
+        import pytest
+        from gofer import Chan, Deadlock, current
+
+        @pytest.fixture
+        def used():
+            current()
+
+        def test_stuck(used):
+            with pytest.raises(Deadlock) as caught:
+                Chan().recv()
+            assert not any("Not counted on" in note for note in caught.value.__notes__)
+        """
+    )
+    result.assert_outcomes(passed=1)
+
+
 @pytest.mark.parametrize("capture", ["fd", "sys", "no"])
 def test_a_panic(run, capture):
     result = run(

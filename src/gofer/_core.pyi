@@ -364,7 +364,7 @@ def set_hooks(
     *,
     panic: Callable[[Goroutine, BaseException], None],
     child_ended: Callable[[BaseException | None], NoReturn],
-    deadlock_notes: Callable[[], list[str]],
+    deadlock_notes: Callable[[bool], list[str]],
     swallows: Callable[[Goroutine], None],
     home: str,
 ) -> None: ...

@@ -135,13 +135,14 @@ def dump() -> list[str]:
     return [_describe(row, now) for row in rows()]
 
 
-def deadlock_notes() -> list[str]:
+def deadlock_notes(threads: bool, /) -> list[str]:
     """The notes of a Deadlock: one for each goroutine, with an empty line before each.
 
-    And one more if there are threads that might have been about to wake somebody, and do not count.
+    With `threads`, which do not matter in a bubble, one more if there are some that might have been
+    about to wake somebody, and do not count.
     """
     texts = dump()
-    if names := _threads_that_do_not_count():
+    if threads and (names := _threads_that_do_not_count()):
         texts.append(
             "Not counted on: daemon threads that have not used gofer yet, here "
             f"{', '.join(names)}. If one was about to wake a goroutine, do not make it a daemon."

@@ -284,6 +284,22 @@ def test_a_daemon_that_never_used_us_does_not_count(program):
     assert result.out.startswith(told)
 
 
+def test_in_a_bubble_no_thread_counts_and_none_is_named(program):
+    result = program("""
+        from gofer import *
+        from gofer.testing import bubble
+        import threading, time
+
+        threading.Thread(target=time.sleep, args=[10000], daemon=True).start()
+        try:
+            with bubble():
+                Chan().recv()
+        except Deadlock as error:
+            print(any("Not counted on" in note for note in error.__notes__))
+    """)
+    assert result == (0, "False\n", "")
+
+
 def test_a_daemon_that_has_only_imported_us_does_not_count(program):
     result = program("""
         import threading

@@ -227,6 +227,10 @@ def _in_words(left: list[runtime.Info]) -> str:
 # --- what is shown of a hang and of a panic -------------------------------------------------------
 
 
+class _Timer(threading.Timer):
+    of_gofer: Final = True  # a Deadlock does not name it
+
+
 class _Reports:
     """Shows on the real stderr what would be lost."""
 
@@ -262,7 +266,7 @@ class _Reports:
     def _watch(self) -> None:
         if self._item is None or self._seconds <= 0:
             return
-        self._timer = threading.Timer(self._seconds, self._show_hang, [self._item.nodeid])
+        self._timer = _Timer(self._seconds, self._show_hang, [self._item.nodeid])
         self._timer.daemon = True  # it keeps no Deadlock from being raised
         self._timer.start()
 
