@@ -6,10 +6,14 @@ goroutines as well.
 """
 
 import gc
+import ssl
 
 import pytest
 
-from gofer import gosched, patch, unpatch
+from gofer import go, gosched, patch, unpatch
+
+from shared import http_server as web
+from shared.certificates import certificate
 
 
 @pytest.fixture(autouse=True)
@@ -32,3 +36,29 @@ def until():
             gosched()
 
     return wait_until
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory):
+    return certificate(tmp_path_factory.mktemp("tls"))
+
+
+@pytest.fixture(scope="session")
+def authority(certificates):
+    return str(certificates[1])
+
+
+@pytest.fixture(params=["http", "https"])
+def http_server(request, certificates, until):
+    context = None
+    if request.param == "https":
+        key, public = certificates
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(public, key)
+    with web.Server(context) as server:
+        serving = go(server.serve_forever, 0.01)
+        yield server
+        server.hang_up()
+        until(lambda: not server.connections)
+        server.shutdown()
+        serving.join()

@@ -1,118 +1,19 @@
 """requests, urllib3, httpx and http.client against http.server; both sides in goroutines."""
 
-import contextlib
-import http.server
-import socket
 import ssl
-import threading
 from collections.abc import Callable
 from typing import NamedTuple
 
 import pytest
 
-from gofer import go
-
 from shared import calls
-from shared.certificates import certificate
+from shared.http_server import PADDING
 
 requests = pytest.importorskip("requests")
 urllib3 = pytest.importorskip("urllib3")
 httpx = pytest.importorskip("httpx")
 
 CONNECTIONS = 20
-PADDING = "x" * 3000
-
-# --- the server ---------------------------------------------------------------------------------
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def do_GET(self):
-        if self.path.startswith("/wait"):
-            with self.server.arrived:
-                self.server.waiting += 1
-                self.server.arrived.wait_for(lambda: self.server.released)
-        self.reply(self.path)
-
-    def do_POST(self):
-        body = self.rfile.read(int(self.headers["content-length"]))
-        self.reply(body.decode())
-
-    def reply(self, text):
-        body = f"{text} {PADDING}".encode()
-        self.send_response(200)
-        self.send_header("content-length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *args):
-        pass
-
-
-class Server(http.server.ThreadingHTTPServer):
-    request_queue_size = 1000
-
-    def __init__(self, context):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.context = context
-        self.arrived = threading.Condition()
-        self.waiting, self.released = 0, False
-        self.connections = set()
-
-    @property
-    def url(self):
-        return f"http{'s' if self.context else ''}://localhost:{self.server_port}"
-
-    def process_request(self, request, client_address):
-        go(self.process_request_thread, request, client_address)
-
-    def finish_request(self, request, client_address):
-        self.connections.add(request)
-        try:
-            secure = self.context and self.context.wrap_socket(request, server_side=True)
-            super().finish_request(secure or request, client_address)
-        except (OSError, ValueError):
-            pass  # the client has been called off
-        finally:
-            self.connections.discard(request)
-
-    def hang_up(self):
-        for connection in list(self.connections):
-            with contextlib.suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
-
-    def release(self):
-        with self.arrived:
-            self.released = True
-            self.arrived.notify_all()
-
-
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory):
-    return certificate(tmp_path_factory.mktemp("tls"))
-
-
-@pytest.fixture(scope="module")
-def authority(certificates):
-    return str(certificates[1])
-
-
-@pytest.fixture(params=["http", "https"])
-def server(request, certificates, until):
-    context = None
-    if request.param == "https":
-        key, public = certificates
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(public, key)
-    with Server(context) as it:
-        serving = go(it.serve_forever, 0.01)
-        yield it
-        it.hang_up()
-        until(lambda: not it.connections)
-        it.shutdown()
-        serving.join()
-
 
 # --- the clients --------------------------------------------------------------------------------
 
@@ -199,41 +100,41 @@ def connect(request, authority):
 # --- the tests ----------------------------------------------------------------------------------
 
 
-def test_all_at_once(server, connect):
+def test_all_at_once(http_server, connect):
     client = connect(CONNECTIONS, block=True)
 
     def call(n):
-        assert client.get(f"{server.url}/{n}") == f"/{n} {PADDING}"
+        assert client.get(f"{http_server.url}/{n}") == f"/{n} {PADDING}"
         text = f"{n} " * 1000
-        assert client.post(server.url, text) == f"{text} {PADDING}"
+        assert client.post(http_server.url, text) == f"{text} {PADDING}"
 
     calls.all_at_once(call)
     assert client.at_rest()
-    assert len(server.connections) <= CONNECTIONS
+    assert len(http_server.connections) <= CONNECTIONS
 
 
-def test_all_waiting(server, connect, one_worker):
+def test_all_waiting(http_server, connect, one_worker):
     client = connect(calls.MANY, block=True)
 
     def call(n):
-        assert client.get(f"{server.url}/wait/{n}") == f"/wait/{n} {PADDING}"
+        assert client.get(f"{http_server.url}/wait/{n}") == f"/wait/{n} {PADDING}"
 
-    calls.all_waiting(call, calls.MANY, lambda: server.waiting, server.release)
+    calls.all_waiting(call, calls.MANY, lambda: http_server.waiting, http_server.release)
     assert client.at_rest()
 
 
-def test_called_off(server, connect, rng, until):
+def test_called_off(http_server, connect, rng, until):
     # With block=True a call of urllib3 that is called off while it waits for a connection returns
     # one to the pool, which it has not had.
     client = connect(calls.TOGETHER, block=False)
 
     def call(n):
-        assert client.get(f"{server.url}/{n}") == f"/{n} {PADDING}"
+        assert client.get(f"{http_server.url}/{n}") == f"/{n} {PADDING}"
 
     calls.CallingOff(rng)(call)
     assert client.at_rest()
     calls.all_at_once(call, calls.TOGETHER)
     assert client.at_rest()
-    until(lambda: len(server.connections) <= calls.TOGETHER)
+    until(lambda: len(http_server.connections) <= calls.TOGETHER)
     client.close()
-    until(lambda: not server.connections)
+    until(lambda: not http_server.connections)

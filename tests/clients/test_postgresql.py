@@ -1,46 +1,19 @@
 """pg8000, psycopg, psycopg2 and the pool of SQLAlchemy against PostgreSQL."""
 
-from pathlib import Path
-
 import pytest
 
-from shared import calls, servers, sql
+from shared import calls, postgresql, sql
 
 sqlalchemy = pytest.importorskip("sqlalchemy")
 
 MANY = 90
 CONNECTIONS = 20
-USER, PASSWORD = "someone", "secret"
-
-# --- the server ---------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def address():
-    """(host, port); scram, as a server that is set up today has it."""
-    places = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
-    initdb = servers.needed("initdb", "postgresql", *places)
-    program = servers.needed("postgres", "postgresql", *places)
-    port = servers.free_port()
-    with servers.folder("postgres") as (folder, options):
-        (folder / "password").write_text(PASSWORD)
-        (folder / "password").chmod(0o644)
-        servers.run(
-            *[initdb, "--pgdata", folder / "data", "--auth", "scram-sha-256", "--no-sync"],
-            *["--username", USER, "--pwfile", folder / "password", "--encoding", "utf8"],
-            cwd=folder,
-            **options,
-        )
-        settings = {
-            "fsync": "off",
-            "listen_addresses": "127.0.0.1",
-            "max_connections": MANY + CONNECTIONS,
-            "unix_socket_directories": folder,
-        }
-        words = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
-        command = [program, "-D", folder / "data", "-p", port, *words]
-        with servers.serving(port, *command, cwd=folder, **options):
-            yield "127.0.0.1", port
+    with postgresql.serving(max_connections=MANY + CONNECTIONS) as port:
+        yield postgresql.HOST, port
 
 
 # --- the clients --------------------------------------------------------------------------------
@@ -54,7 +27,8 @@ def driver(request):
 
 @pytest.fixture
 def connect(driver, address):
-    url = sqlalchemy.URL.create(f"postgresql+{driver}", USER, PASSWORD, *address, "postgres")
+    user = postgresql.USER, postgresql.PASSWORD
+    url = sqlalchemy.URL.create(f"postgresql+{driver}", *user, *address, postgresql.DATABASE)
     with sql.engines(url) as connect:
         yield connect
 

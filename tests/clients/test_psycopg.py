@@ -1,15 +1,13 @@
 """psycopg2 and psycopg, which wait in C, against PostgreSQL: how they are made to park."""
 
 import contextlib
-import signal
 import threading
-from pathlib import Path
 
 import pytest
 
 from gofer import Cancelled, Group, cancel_scope, context, fork, gosched, patch, timeout, unpatch
 
-from shared import servers
+from shared import postgresql
 from shared.canary import beats_under
 
 pytestmark = pytest.mark.usefixtures("not_cancelled")
@@ -20,19 +18,11 @@ MANY = 30
 @pytest.fixture(scope="module")
 def server():
     """How to connect to it."""
-    places = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
-    initdb = servers.needed("initdb", "postgresql", *places)
-    program = servers.needed("postgres", "postgresql", *places)
-    port = servers.free_port()
-    with servers.folder("postgres") as (folder, options):
-        create = [initdb, "--pgdata", folder / "data", "--username", "me", "--auth", "trust"]
-        servers.run(*create, "--no-sync", cwd=folder, **options)
-        settings = ["listen_addresses=127.0.0.1", f"unix_socket_directories={folder}", "fsync=off"]
-        words = [word for setting in settings for word in ("-c", setting)]
-        command = [program, "-D", folder / "data", "-p", port, *words]
-        with servers.serving(port, *command, cwd=folder, **options) as process:
-            yield f"host=127.0.0.1 port={port} user=me dbname=postgres"
-            process.send_signal(signal.SIGINT)  # it waits for no client
+    with postgresql.serving() as port:
+        yield (
+            f"host={postgresql.HOST} port={port} dbname={postgresql.DATABASE} "
+            f"user={postgresql.USER} password={postgresql.PASSWORD}"
+        )
 
 
 @pytest.fixture(params=["psycopg2", "psycopg"])
