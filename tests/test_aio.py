@@ -145,6 +145,18 @@ def test_any_awaitable():
     assert aio.await_(asyncio.wait_for(add(1, 2), LONG)) == 3
 
 
+def test_an_async_iterator_value_by_value():
+    async def count():
+        for n in range(3):
+            await asyncio.sleep(0)
+            yield n
+
+    numbers = count()
+    assert [aio.await_(anext(numbers)) for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(StopAsyncIteration):
+        aio.await_(anext(numbers))
+
+
 @pytest.mark.parametrize("what", [None, 7, add, lambda: None, (n for n in "ab")])
 def test_what_can_not_be_awaited(what):
     with pytest.raises(TypeError, match="it can not be awaited"):
