@@ -59,6 +59,8 @@
     X(epoll, "select", "select", "epoll", "poll", patch_in_python) \
     X(os_read, "os", "posix", NULL, "read", patch_in_python) \
     X(os_write, "os", "posix", NULL, "write", patch_in_python) \
+    X(os_readv, "os", "posix", NULL, "readv", patch_in_python) \
+    X(os_writev, "os", "posix", NULL, "writev", patch_in_python) \
     X(os_sendfile, "os", "posix", NULL, "sendfile", patch_in_python) \
     X(os_close, "os", "posix", NULL, "close", patch_os_close) \
     X(file_readinto, "io", "_io", "FileIO", "readinto", patch_in_python) \
@@ -90,6 +92,7 @@
     X(random_truncate, "io", "_io", "BufferedRandom", "truncate", patch_file) \
     X(random_close, "io", "_io", "BufferedRandom", "close", patch_file) \
     X(input, "io", "builtins", NULL, "input", patch_in_python) \
+    X(os_system, "os", "posix", NULL, "system", patch_in_python) \
     X(waitpid, "os", "posix", NULL, "waitpid", patch_in_python) \
     X(waitid, "os", "posix", NULL, "waitid", patch_in_python) \
     X(wait, "os", "posix", NULL, "wait", patch_in_python) \

@@ -9,6 +9,7 @@ import pytest
 
 from gofer import Group, fork, timeout
 
+from shared.canary import beats_under
 from shared.io_points import CHILD
 
 pytestmark = pytest.mark.usefixtures("nothing_left", "cooperative", "not_cancelled")
@@ -63,3 +64,13 @@ def test_subprocess_timeout():
         child.communicate(timeout=0.02)
     child.kill()
     assert child.communicate() == (b"", None)
+
+
+def test_system(one_worker):
+    r, w = os.pipe()
+    os.set_inheritable(r, True)
+    command = f"read line </dev/fd/{r}; exit $line"
+    status = beats_under(lambda: os.system(command), lambda: os.write(w, b"3\n"))
+    assert os.waitstatus_to_exitcode(status) == 3
+    os.close(r)
+    os.close(w)

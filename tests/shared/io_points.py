@@ -181,6 +181,21 @@ def write_to_a_pipe():
 
 
 @point
+def readv_of_a_pipe():
+    r, w = os.pipe()
+    buffers = [bytearray(3), bytearray(10)]
+    return Point(lambda: os.readv(r, buffers), lambda: os.write(w, b"hello"), (), closes(r, w))
+
+
+@point
+def writev_to_a_pipe():
+    r, w = os.pipe()
+    os.write(w, bytes(1 << 16))
+    buffers = [b"hel", b"lo"]
+    return Point(lambda: os.writev(w, buffers), lambda: os.read(r, 1 << 16), (), closes(r, w))
+
+
+@point
 def a_file_of_a_pipe():
     r, w = os.pipe()
     file = os.fdopen(r, "rb")

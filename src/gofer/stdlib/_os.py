@@ -91,6 +91,21 @@ def write_all(original: Callable[..., Any], fd: int, to: Any, data: Any) -> Any:
             return written
 
 
+def _writev(original: Callable[..., Any], *args: Any) -> Any:
+    if len(args) != 2 or not may_wait_to_write(args[0]):
+        return original(*args)
+    fd, buffers = args
+    try:
+        data = b"".join(buffers)
+    except TypeError:
+        return original(fd, buffers)
+
+    def write(fd: int, piece: memoryview) -> Any:
+        return original(fd, [piece])
+
+    return write_all(write, fd, fd, data)
+
+
 def _sendfile(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     out: Any = args[0] if args else kwargs.get("out_fd")
     if not may_wait_to_write(out):
@@ -190,6 +205,10 @@ def _waitid(original: Callable[..., Any], *args: Any) -> Any:
         _wait_for(kind, ident, options & (os.WEXITED | os.WSTOPPED | os.WCONTINUED))
 
 
+def _system(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    return blocking(original, *args, **kwargs)
+
+
 def _are_ints(args: tuple[Any, ...], n: int) -> bool:
     return len(args) == n and all(isinstance(a, int) for a in args)
 
@@ -197,7 +216,10 @@ def _are_ints(args: tuple[Any, ...], n: int) -> bool:
 STAND_INS: Final[dict[str, Callable[..., Any]]] = {
     "posix.read": _read,
     "posix.write": _write,
+    "posix.readv": _read,
+    "posix.writev": _writev,
     "posix.sendfile": _sendfile,
+    "posix.system": _system,
     "posix.waitpid": _waitpid,
     "posix.waitid": _waitid,
     "posix.wait": _wait,
