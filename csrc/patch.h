@@ -217,6 +217,8 @@ PyObject *patch_ssl_shutdown(const call *c);
 PyObject *patch_semlock_acquire(const call *c);
 PyObject *patch_semlock_release(const call *c);
 PyObject *patch_semlock_is_mine(const call *c);
+PyObject *patch_fd_read(const call *c);
+PyObject *patch_fd_write(const call *c);
 PyObject *patch_file(const call *c);
 PyObject *patch_queue_get(const call *c);
 PyObject *patch_queue_put(const call *c);

@@ -7,9 +7,11 @@ import socket
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
+import gofer
 from gofer import Cancelled, Chan, Group, cancel_scope, context, fork, gosched, patch, unpatch
 
 from shared import in_thread
@@ -381,6 +383,36 @@ def test_regular_files_are_direct(tmp_path):
         assert [task.join() for task in tasks] == list(range(5))
         file.seek(0)
         assert sorted(file.read()) == sorted(n for n in range(5) for _ in range(10))
+
+
+def test_regular_files_cost_nothing_in_python(one_worker, tmp_path):
+    ours, called = str(Path(gofer.__file__).parent), []
+
+    def profile(frame, event, arg):
+        if event == "call" and frame.f_code.co_filename.startswith(ours):
+            called.append(frame.f_code.co_qualname)
+
+    def use(file, number):
+        sys.setprofile(profile)
+        try:
+            file.write(b"one")
+            os.write(number, b"two")
+            os.writev(number, [b"thr", b"ee"])
+            file.seek(0)
+            text = file.read(1) + os.read(number, 1)
+            file.readinto(bytearray(1))
+            os.readv(number, [bytearray(1)])
+            return text + file.readall()
+        finally:
+            sys.setprofile(None)
+
+    with open(tmp_path / "file", "w+b", buffering=0) as file:
+        assert use(file, file.fileno()) == b"onwothree"
+    assert called == []
+    a, b = socket.socketpair()
+    with a, b, a.makefile("rwb", buffering=0) as file, pytest.raises(io.UnsupportedOperation):
+        use(file, a.fileno())
+    assert "_write" in called
 
 
 def test_in_the_child_of_a_fork(program):

@@ -1,5 +1,7 @@
 """Sockets, select and pipes of the standard library, in goroutines and threads."""
 
+import fcntl
+import os
 import select
 import socket
 import threading
@@ -10,7 +12,7 @@ from gofer import fork, gosched, timeout
 
 from shared import error_of, in_thread
 from shared.canary import beats_under
-from shared.io_points import POINTS, cancelled_wait
+from shared.io_points import CHILD, POINTS, cancelled_wait
 
 pytestmark = pytest.mark.usefixtures("nothing_left", "cooperative", "not_cancelled")
 
@@ -148,6 +150,32 @@ def test_names(one_worker):
         "127.0.0.1",
         "80",
     )
+
+
+def test_names_that_a_program_replaces(monkeypatch, parked):
+    """A test of some code replaces what that code calls, and nothing of ours."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    full = POINTS["writev_to_a_pipe"]()
+    child = os.posix_spawn(CHILD[0], [*CHILD[:-1], "import time; time.sleep(0.01)"], os.environ)
+    replaced = {
+        fcntl: ["fcntl"],
+        os: ["close", "fstat", "getpgrp", "pidfd_open", "set_blocking", "waitid", "waitpid"],
+        select: ["poll"],
+        socket: ["getaddrinfo"],
+    }
+    with monkeypatch.context() as m:
+        for module, names in replaced.items():
+            for name in names:
+                m.setattr(module, name, None, raising=False)
+        assert os.wait() == (child, 0)
+        writer = fork(full.wait)
+        parked(writer)
+        full.wake()
+        writer.join()
+        with socket.socket() as sock:
+            sock.connect(("localhost", listener.getsockname()[1]))
+    listener.close()
+    full.close()
 
 
 # --- programs -----------------------------------------------------------------------------------

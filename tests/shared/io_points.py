@@ -187,6 +187,19 @@ def readv_of_a_pipe():
     return Point(lambda: os.readv(r, buffers), lambda: os.write(w, b"hello"), (), closes(r, w))
 
 
+def receiving_a_number(name, call):
+    def make():
+        fd = os.eventfd(0)
+        return Point(lambda: call(fd), lambda: os.eventfd_write(fd, 1), (), closes(fd))
+
+    if hasattr(os, "eventfd"):
+        POINTS[name] = make
+
+
+receiving_a_number("eventfd_read", lambda fd: os.eventfd_read(fd))
+receiving_a_number("read_of_an_eventfd", lambda fd: os.read(fd, 8))
+
+
 @point
 def writev_to_a_pipe():
     r, w = os.pipe()

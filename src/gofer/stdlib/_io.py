@@ -1,6 +1,7 @@
 """Files: `io.FileIO` on pipes, sockets and terminals, the buffered files above it, and `input`.
 
-The locks of buffered files are in the core (csrc/patch_file.c).
+What stands for the methods of `io.FileIO` is called for what is no file and blocks, see `_os`. The
+locks of buffered files are in the core (csrc/patch_file.c).
 """
 
 import io
@@ -9,27 +10,23 @@ from typing import Any, Final
 
 from gofer import _core
 from gofer.blocking import blocking
-from gofer.stdlib._os import (
-    CHUNK,
-    has_room,
-    may_wait_to_read,
-    may_wait_to_write,
-    write_all,
-)
+from gofer.stdlib._os import CHUNK, has_room, write_all
 
 __all__ = ["STAND_INS", "begin", "end"]
 
 # --- io.FileIO ----------------------------------------------------------------------------------
 
 
+_fd: Final = io.FileIO.fileno  # also of a subclass that says another
+
+
 def _read(original: Callable[..., Any], file: Any, *args: Any, **kwargs: Any) -> Any:
-    if not file.closed and may_wait_to_read(file.fileno()):
-        _core.wait_fd(file.fileno(), _core.FD_READ, None)
+    _core.wait_fd(_fd(file), _core.FD_READ, None)
     return original(file, *args, **kwargs)
 
 
 def _readall(original: Callable[..., Any], file: Any, *args: Any) -> Any:
-    if args or file.closed or not may_wait_to_read(file.fileno()):
+    if args:
         return original(file, *args)
     chunks: list[bytes] = []
     while chunk := file.read(1 << 16):
@@ -45,11 +42,9 @@ def _read_some(original: Callable[..., Any], file: Any, *args: Any) -> Any:
 
 
 def _write(original: Callable[..., Any], file: Any, *args: Any) -> Any:
-    if len(args) != 1 or file.closed or not may_wait_to_write(file.fileno()):
+    if len(args) != 1 or file.isatty() or (_is_short(args[0]) and has_room(_fd(file))):
         return original(file, *args)
-    if file.isatty() or (_is_short(args[0]) and has_room(file.fileno())):
-        return original(file, *args)
-    return write_all(original, file.fileno(), file, *args)
+    return write_all(original, _fd(file), file, *args)
 
 
 def _is_short(data: Any) -> bool:

@@ -1,74 +1,47 @@
 """Reading and writing descriptors that are no files, and waiting for child processes.
 
-A descriptor that the program has made non-blocking is left alone. One that blocks is waited for,
-and then used in a way that it does not block in.
+The core (csrc/patch_fd.c) calls what stands for reading and writing when the descriptor is none of
+a file, and blocks: it is waited for, and then used in a way that it does not block in.
+
+Functions are imported by name: a test that replaces one in its module means the code it tests.
 """
 
-import fcntl
 import os
-import select
-import stat
 from collections.abc import Callable
+from os import close, getpgrp, set_blocking, waitid, waitpid
+from select import PIPE_BUF, POLLOUT, poll
 from typing import Any, Final
 
 from gofer import _core
 from gofer.blocking import blocking
 from gofer.errors import Cancelled
 
-__all__ = [
-    "CHUNK",
-    "STAND_INS",
-    "has_room",
-    "may_wait_to_read",
-    "may_wait_to_write",
-    "write_all",
-]
+__all__ = ["CHUNK", "STAND_INS", "has_room", "write_all"]
 
-CHUNK: Final = select.PIPE_BUF  # a pipe that is ready takes so many bytes
-
-
-def may_wait_to_read(fd: Any) -> bool:
-    """Whether reading it may block its thread for long."""
-    return _waits(fd, os.O_WRONLY)
-
-
-def may_wait_to_write(fd: Any) -> bool:
-    return _waits(fd, os.O_RDONLY)
-
-
-def _waits(fd: Any, useless: int) -> bool:
-    """It is no file, it blocks, and it was not opened for the other only, which is an error."""
-    if not isinstance(fd, int):
-        return False
-    try:
-        mode = os.fstat(fd).st_mode
-        if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or stat.S_ISCHR(mode)):
-            return False
-        flags = fcntl.fcntl(fd, fcntl.F_GETFL)
-    except OSError:
-        return False
-    return not flags & os.O_NONBLOCK and flags & os.O_ACCMODE != useless
-
+CHUNK: Final = PIPE_BUF  # a pipe that is ready takes so many bytes
+_pidfd_open: Any = vars(os).get("pidfd_open")
 
 # --- reading and writing ------------------------------------------------------------------------
 
 
-def _read(original: Callable[..., Any], *args: Any) -> Any:
-    if args and may_wait_to_read(args[0]):
-        _core.wait_fd(args[0], _core.FD_READ, None)
-    return original(*args)
+def _read(original: Callable[..., Any], fd: int, *args: Any) -> Any:
+    _core.wait_fd(fd, _core.FD_READ, None)
+    return original(fd, *args)
 
 
-def _write(original: Callable[..., Any], *args: Any) -> Any:
-    if len(args) != 2 or not may_wait_to_write(args[0]):
-        return original(*args)
-    return write_all(original, args[0], *args)
+def _eventfd_read(original: Callable[..., Any], fd: int) -> Any:
+    _core.wait_fd(fd, _core.FD_READ, None)
+    return original(fd)
+
+
+def _write(original: Callable[..., Any], fd: int, *args: Any) -> Any:
+    return write_all(original, fd, fd, *args) if len(args) == 1 else original(fd, *args)
 
 
 def has_room(fd: int) -> bool:
-    poll = select.poll()
-    poll.register(fd, select.POLLOUT)
-    return bool(poll.poll(0))
+    ready = poll()
+    ready.register(fd, POLLOUT)
+    return bool(ready.poll(0))
 
 
 def write_all(original: Callable[..., Any], fd: int, to: Any, data: Any) -> Any:
@@ -92,13 +65,11 @@ def write_all(original: Callable[..., Any], fd: int, to: Any, data: Any) -> Any:
 
 
 def _writev(original: Callable[..., Any], *args: Any) -> Any:
-    if len(args) != 2 or not may_wait_to_write(args[0]):
-        return original(*args)
-    fd, buffers = args
     try:
+        fd, buffers = args
         data = b"".join(buffers)
-    except TypeError:
-        return original(fd, buffers)
+    except (TypeError, ValueError):
+        return original(*args)
 
     def write(fd: int, piece: memoryview) -> Any:
         return original(fd, [piece])
@@ -108,9 +79,7 @@ def _writev(original: Callable[..., Any], *args: Any) -> Any:
 
 def _sendfile(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     out: Any = args[0] if args else kwargs.get("out_fd")
-    if not may_wait_to_write(out):
-        return original(*args, **kwargs)
-    os.set_blocking(out, False)
+    set_blocking(out, False)
     try:
         while True:
             try:
@@ -118,7 +87,7 @@ def _sendfile(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
             except BlockingIOError:
                 _core.wait_fd(out, _core.FD_WRITE, None)
     finally:
-        os.set_blocking(out, True)
+        set_blocking(out, True)
 
 
 # --- child processes ----------------------------------------------------------------------------
@@ -126,16 +95,16 @@ def _sendfile(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
 
 def _wait_for(kind: int, ident: int, states: int) -> None:
     """Until there is a child to report; it stays to be waited for."""
-    if kind == os.P_PID and states == os.WEXITED and hasattr(os, "pidfd_open"):
+    if kind == os.P_PID and states == os.WEXITED and _pidfd_open is not None:
         try:
-            pidfd = os.pidfd_open(ident)
+            pidfd = _pidfd_open(ident)
         except OSError:
             pass
         else:
             try:
                 _core.wait_fd(pidfd, _core.FD_READ, None)
             finally:
-                os.close(pidfd)
+                close(pidfd)
             return
     try:
         blocking(_waitid_in_thread, kind, ident, states | os.WNOWAIT)
@@ -146,7 +115,7 @@ def _wait_for(kind: int, ident: int, states: int) -> None:
 
 
 def _waitid_in_thread(kind: int, ident: int, options: int) -> Any:
-    return os.waitid(kind, ident, options)
+    return waitid(kind, ident, options)
 
 
 def _whom(pid: int) -> tuple[int, int]:
@@ -154,7 +123,7 @@ def _whom(pid: int) -> tuple[int, int]:
         return os.P_PID, pid
     if pid == -1:
         return os.P_ALL, 0
-    return os.P_PGID, -pid or os.getpgrp()
+    return os.P_PGID, -pid or getpgrp()
 
 
 def _wait_in_turns(pid: int, options: int, ask: Callable[[int], Any]) -> Any:
@@ -178,7 +147,7 @@ def _waitpid(original: Callable[..., Any], *args: Any) -> Any:
 
 
 def _wait(original: Callable[..., Any]) -> Any:
-    return os.waitpid(-1, 0)
+    return waitpid(-1, 0)
 
 
 def _wait3(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -216,6 +185,7 @@ def _are_ints(args: tuple[Any, ...], n: int) -> bool:
 STAND_INS: Final[dict[str, Callable[..., Any]]] = {
     "posix.read": _read,
     "posix.write": _write,
+    "posix.eventfd_read": _eventfd_read,
     "posix.readv": _read,
     "posix.writev": _writev,
     "posix.sendfile": _sendfile,

@@ -7,9 +7,9 @@ it is there. One that is not blocked is given to who waits instead of to its han
 What must stay true: a signal that was given and is not wanted any more is sent once more.
 """
 
-import os
 import signal
 from collections.abc import Callable, Iterable
+from os import close, getpid, kill
 from typing import Any, Final
 
 from gofer import _core
@@ -29,7 +29,7 @@ def _mask(signals: Iterable[int]) -> int:
 
 def _send_again(given: Any) -> None:
     if given is not None:
-        os.kill(os.getpid(), given[0])
+        kill(getpid(), given[0])
 
 
 def _take(signals: list[int], seconds: float | None) -> Any:
@@ -50,7 +50,7 @@ def _take(signals: list[int], seconds: float | None) -> Any:
             raise
         given = _core.signals_end(number)
     finally:
-        os.close(blocked)
+        close(blocked)
     if info is None:
         return None if given is None else signal.struct_siginfo(given)
     _send_again(given)

@@ -3,6 +3,7 @@
 import gc
 import re
 import socket
+from _socket import getaddrinfo  # programs replace that of `socket`, and C code knows nothing of it
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -38,7 +39,7 @@ def _without_names(sock: Any, address: Any) -> Any:
     """An address that has a name, with the number that the name stands for."""
     if sock.family not in (socket.AF_INET, socket.AF_INET6):
         return address
-    found = socket.getaddrinfo(address[0], None, sock.family)
+    found = getaddrinfo(address[0], None, sock.family)
     return (found[0][4][0], *address[1:])
 
 
