@@ -61,13 +61,13 @@
     X(os_write, "os", "posix", NULL, "write", patch_fd_write) \
     X(os_eventfd_read, "os", "posix", NULL, "eventfd_read", patch_fd_read) \
     X(os_readv, "os", "posix", NULL, "readv", patch_fd_read) \
-    X(os_writev, "os", "posix", NULL, "writev", patch_fd_write) \
-    X(os_sendfile, "os", "posix", NULL, "sendfile", patch_fd_write) \
+    X(os_writev, "os", "posix", NULL, "writev", patch_fd_write_all) \
+    X(os_sendfile, "os", "posix", NULL, "sendfile", patch_fd_write_all) \
     X(os_close, "os", "posix", NULL, "close", patch_os_close) \
     X(file_fileno, "io", "_io", "FileIO", "fileno", NULL) \
     X(file_readinto, "io", "_io", "FileIO", "readinto", patch_fd_read) \
-    X(file_read, "io", "_io", "FileIO", "read", patch_fd_read) \
-    X(file_readall, "io", "_io", "FileIO", "readall", patch_fd_read) \
+    X(file_read, "io", "_io", "FileIO", "read", patch_file_read) \
+    X(file_readall, "io", "_io", "FileIO", "readall", patch_fd_read_all) \
     X(file_write, "io", "_io", "FileIO", "write", patch_fd_write) \
     X(reader_read, "io", "_io", "BufferedReader", "read", patch_file) \
     X(reader_read1, "io", "_io", "BufferedReader", "read1", patch_file) \

@@ -167,6 +167,9 @@ bool patch_signals_end(int number, siginfo_t *info);
 int patch_signal_fd(uint64_t mask);
 void patch_signals_forked(void);
 
+/* --- descriptors: patch_fd.c ----------------------------------------------------------------------- */
+void patch_forget_fds(void);
+
 /* --- buffered files: patch_file.c ------------------------------------------------------------------ */
 /* Iterating over files of that type, the first time BufferedReader itself. */
 void patch_lines(PyTypeObject *type, bool on);
@@ -218,7 +221,10 @@ PyObject *patch_semlock_acquire(const call *c);
 PyObject *patch_semlock_release(const call *c);
 PyObject *patch_semlock_is_mine(const call *c);
 PyObject *patch_fd_read(const call *c);
+PyObject *patch_fd_read_all(const call *c);
 PyObject *patch_fd_write(const call *c);
+PyObject *patch_fd_write_all(const call *c);
+PyObject *patch_file_read(const call *c);
 PyObject *patch_file(const call *c);
 PyObject *patch_queue_get(const call *c);
 PyObject *patch_queue_put(const call *c);

@@ -303,6 +303,7 @@ static PyObject *py_forked(PyObject *module, PyObject *unused) {
     sched_after_fork();
     patch_forget_waiters();
     patch_forget_files();
+    patch_forget_fds();
     relaxed_store(&patch_forked, false);
     Py_RETURN_NONE;
 }

@@ -13,6 +13,7 @@ from gofer import fork, gosched, timeout
 from shared import error_of, in_thread
 from shared.canary import beats_under
 from shared.io_points import CHILD, POINTS, cancelled_wait
+from shared.workers import elsewhere
 
 pytestmark = pytest.mark.usefixtures("nothing_left", "cooperative", "not_cancelled")
 
@@ -137,6 +138,46 @@ def test_a_number_that_is_used_again(parked):
     assert (c.recv(10), d.recv(10)) == (b"to c", b"to d")
     for sock in (b, c, d):
         sock.close()
+
+
+# --- several on one -----------------------------------------------------------------------------
+
+READ_ONE = {
+    "os.read": lambda file: os.read(file.fileno(), 1),
+    "os.readv": lambda file: os.readv(file.fileno(), [bytearray(1)]),
+    "read": lambda file: file.read(1),
+    "readinto": lambda file: file.readinto(bytearray(1)),
+}
+
+
+@pytest.mark.parametrize("start", [fork, elsewhere])
+@pytest.mark.parametrize("read", READ_ONE.values(), ids=READ_ONE)
+def test_one_byte_for_many_readers(read, start, until):
+    """Who finds nothing any more goes on waiting: else it would block its worker."""
+    r, w = os.pipe()
+    with open(r, "rb", buffering=0) as file:
+        readers = [(start if n % 2 else fork)(read, file) for n in range(6)]
+        for n in range(6):
+            left = [task for task in readers if not task.done]
+            until(lambda left=left: all(task.state == "waiting" for task in left))
+            os.write(w, b"x")
+            until(lambda n=n: sum(task.done for task in readers) == n + 1)
+    os.close(w)
+
+
+@pytest.mark.parametrize("start", [fork, elsewhere])
+def test_room_for_one_of_many_writers(start, until):
+    r, w = os.pipe()
+    os.write(w, bytes(1 << 16))
+    page = bytes(select.PIPE_BUF)
+    writers = [(start if n % 2 else fork)(os.write, w, page) for n in range(6)]
+    for n in range(6):
+        left = [task for task in writers if not task.done]
+        until(lambda left=left: all(task.state == "waiting" for task in left))
+        os.read(r, len(page))
+        until(lambda n=n: sum(task.done for task in writers) == n + 1)
+    os.close(r)
+    os.close(w)
 
 
 # --- names --------------------------------------------------------------------------------------

@@ -11,6 +11,8 @@ from gofer import Cancelled, Chan, Group, cancel_scope, fork, go, gosched, sleep
 from gofer._core import FD_CLOSED, FD_READ, FD_WRITE, fd_closed, fd_closing, wait_fd, wait_fds
 from gofer.errors import Canceled
 
+from shared.workers import elsewhere
+
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
 
@@ -190,6 +192,61 @@ def test_many_readers_and_writers_of_one_pipe(rng, much):
         task.join()
     whole = b"".join(got)
     assert [whole.count(k) for k in range(6)] == [each * size] * 6
+    os.close(r)
+
+
+def test_many_readers_and_writers_of_one_that_blocks(rng, much, cooperative):
+    """Each record arrives once and whole; who gives up has written, or taken, nothing."""
+    r, w = os.pipe()
+    size = 512
+    sent, got = [], []
+
+    def at_risk(call, *args):
+        with cancel_scope() as scope:
+            if rng.random() < 0.3:
+                go(scope.cancel)
+            return call(*args)
+        return None
+
+    def send(k):
+        for n in range(much(60)):
+            record = b"%8d" % (1000 * k + n) * (size // 8)
+            many = rng.randrange(1, 8)  # what is not more than a page is written as a whole
+            if at_risk(os.write, w, record * many) is not None:
+                sent.extend([record] * many)
+
+    def receive():
+        while (data := at_risk(os.read, r, size * rng.randrange(1, 20))) != b"":
+            for at in range(0, len(data or b""), size):
+                got.append(data[at : at + size])
+
+    readers = [fork(receive) for _ in range(8)]
+    with Group() as g:
+        for k in range(8):
+            g.go(send, k)
+    os.close(w)
+    for task in readers:
+        task.join()
+    assert sorted(got) == sorted(sent)
+    os.close(r)
+
+
+def test_readers_on_two_workers(much, cooperative, until):
+    """One takes the byte; were the other to block its worker, the next might never be written."""
+    r, w = os.pipe()
+    got = []
+
+    def receive():
+        while data := os.read(r, 1):
+            got.append(data)
+
+    readers = [elsewhere(receive), fork(receive), elsewhere(receive), fork(receive)]
+    for n in range(1, much(2000)):
+        os.write(w, b"x")
+        until(lambda n=n: len(got) == n)
+    os.close(w)
+    for task in readers:
+        task.join()
     os.close(r)
 
 

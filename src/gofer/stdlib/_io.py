@@ -1,57 +1,44 @@
-"""Files: `io.FileIO` on pipes, sockets and terminals, the buffered files above it, and `input`.
+"""Files: what of `io.FileIO` takes several steps, the buffered files above it, and `input`.
 
-What stands for the methods of `io.FileIO` is called for what is no file and blocks, see `_os`. The
-locks of buffered files are in the core (csrc/patch_file.c).
+What stands for methods of `io.FileIO` is called by the core (csrc/patch_fd.c) for what is no file
+and blocks. The locks of buffered files are there as well (csrc/patch_file.c).
 """
 
 import io
 from collections.abc import Callable, Iterator
+from operator import index
 from typing import Any, Final
 
 from gofer import _core
 from gofer.blocking import blocking
-from gofer.stdlib._os import CHUNK, has_room, write_all
+from gofer.stdlib._os import write_all
 
 __all__ = ["STAND_INS", "begin", "end"]
 
 # --- io.FileIO ----------------------------------------------------------------------------------
 
-
-_fd: Final = io.FileIO.fileno  # also of a subclass that says another
-
-
-def _read(original: Callable[..., Any], file: Any, *args: Any, **kwargs: Any) -> Any:
-    _core.wait_fd(_fd(file), _core.FD_READ, None)
-    return original(file, *args, **kwargs)
+_read_some: Final[Any] = io.FileIO.read  # not a subclass's, which may have called this
+_write_some: Final[Any] = io.FileIO.write
 
 
-def _readall(original: Callable[..., Any], file: Any, *args: Any) -> Any:
-    if args:
-        return original(file, *args)
+def _readall(original: Callable[..., Any], file: Any) -> Any:
     chunks: list[bytes] = []
-    while chunk := file.read(1 << 16):
+    while chunk := _read_some(file, 1 << 16):
         chunks.append(chunk)
     return b"".join(chunks)
 
 
-def _read_some(original: Callable[..., Any], file: Any, *args: Any) -> Any:
-    size = args[0] if args else -1
-    if size is None or (isinstance(size, int) and size < 0):
-        return _readall(original, file)
-    return _read(original, file, *args)
-
-
-def _write(original: Callable[..., Any], file: Any, *args: Any) -> Any:
-    if len(args) != 1 or file.isatty() or (_is_short(args[0]) and has_room(_fd(file))):
-        return original(file, *args)
-    return write_all(original, _fd(file), file, *args)
-
-
-def _is_short(data: Any) -> bool:
+def _read(original: Callable[..., Any], file: Any, *args: Any) -> Any:
     try:
-        return memoryview(data).nbytes <= CHUNK
-    except TypeError:
-        return True
+        (size,) = args or (-1,)
+        size = -1 if size is None else index(size)
+    except (TypeError, ValueError):
+        return original(file, *args)
+    return _readall(original, file) if size < 0 else _read_some(file, size)
+
+
+def _write(original: Callable[..., Any], file: Any, data: Any) -> Any:
+    return write_all(original, _write_some, file, data)
 
 
 def _input(original: Callable[..., Any], *args: Any) -> Any:
@@ -59,8 +46,7 @@ def _input(original: Callable[..., Any], *args: Any) -> Any:
 
 
 STAND_INS: Final[dict[str, Callable[..., Any]]] = {
-    "_io.FileIO.readinto": _read,
-    "_io.FileIO.read": _read_some,
+    "_io.FileIO.read": _read,
     "_io.FileIO.readall": _readall,
     "_io.FileIO.write": _write,
     "builtins.input": _input,

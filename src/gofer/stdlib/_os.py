@@ -1,51 +1,32 @@
-"""Reading and writing descriptors that are no files, and waiting for child processes.
+"""What of `os` takes several steps: writing much, `sendfile`, and waiting for child processes.
 
-The core (csrc/patch_fd.c) calls what stands for reading and writing when the descriptor is none of
-a file, and blocks: it is waited for, and then used in a way that it does not block in.
+Reading, and writing what a pipe takes at once, is in the core (csrc/patch_fd.c), which calls what
+stands here when the descriptor blocks and is none of a file.
 
 Functions are imported by name: a test that replaces one in its module means the code it tests.
 """
 
 import os
 from collections.abc import Callable
-from os import close, getpgrp, set_blocking, waitid, waitpid
-from select import PIPE_BUF, POLLOUT, poll
+from os import close, getpgrp, set_blocking, waitid, waitpid, write
+from select import PIPE_BUF
 from typing import Any, Final
 
 from gofer import _core
 from gofer.blocking import blocking
 from gofer.errors import Cancelled
 
-__all__ = ["CHUNK", "STAND_INS", "has_room", "write_all"]
+__all__ = ["STAND_INS", "write_all"]
 
-CHUNK: Final = PIPE_BUF  # a pipe that is ready takes so many bytes
 _pidfd_open: Any = vars(os).get("pidfd_open")
 
-# --- reading and writing ------------------------------------------------------------------------
+# --- writing ------------------------------------------------------------------------------------
 
 
-def _read(original: Callable[..., Any], fd: int, *args: Any) -> Any:
-    _core.wait_fd(fd, _core.FD_READ, None)
-    return original(fd, *args)
-
-
-def _eventfd_read(original: Callable[..., Any], fd: int) -> Any:
-    _core.wait_fd(fd, _core.FD_READ, None)
-    return original(fd)
-
-
-def _write(original: Callable[..., Any], fd: int, *args: Any) -> Any:
-    return write_all(original, fd, fd, *args) if len(args) == 1 else original(fd, *args)
-
-
-def has_room(fd: int) -> bool:
-    ready = poll()
-    ready.register(fd, POLLOUT)
-    return bool(ready.poll(0))
-
-
-def write_all(original: Callable[..., Any], fd: int, to: Any, data: Any) -> Any:
-    """`original(to, data)`, in pieces, each when there is room for it."""
+def write_all(
+    original: Callable[..., Any], some: Callable[[Any, Any], int | None], to: Any, data: Any
+) -> Any:
+    """`original(to, data)` as `some(to, piece)` for each piece that a pipe takes at once."""
     try:
         rest = memoryview(data).cast("B")
     except (TypeError, ValueError):
@@ -53,15 +34,20 @@ def write_all(original: Callable[..., Any], fd: int, to: Any, data: Any) -> Any:
     written = 0
     while True:
         try:
-            if not has_room(fd):
-                _core.wait_fd(fd, _core.FD_WRITE, None)
+            taken = some(to, rest[written : written + PIPE_BUF])
         except Cancelled:
             if written:
                 return written
             raise
-        written += original(to, rest[written : written + CHUNK])
+        if taken is None:  # it does not block any more
+            return written or None
+        written += taken
         if written >= len(rest):
             return written
+
+
+def _write(original: Callable[..., Any], fd: int, data: Any) -> Any:
+    return write_all(original, write, fd, data)
 
 
 def _writev(original: Callable[..., Any], *args: Any) -> Any:
@@ -70,11 +56,7 @@ def _writev(original: Callable[..., Any], *args: Any) -> Any:
         data = b"".join(buffers)
     except (TypeError, ValueError):
         return original(*args)
-
-    def write(fd: int, piece: memoryview) -> Any:
-        return original(fd, [piece])
-
-    return write_all(write, fd, fd, data)
+    return write_all(write, write, fd, data)
 
 
 def _sendfile(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -183,10 +165,7 @@ def _are_ints(args: tuple[Any, ...], n: int) -> bool:
 
 
 STAND_INS: Final[dict[str, Callable[..., Any]]] = {
-    "posix.read": _read,
     "posix.write": _write,
-    "posix.eventfd_read": _eventfd_read,
-    "posix.readv": _read,
     "posix.writev": _writev,
     "posix.sendfile": _sendfile,
     "posix.system": _system,
