@@ -148,7 +148,7 @@ def resolver(monkeypatch):
         asked.send((host, answer))
         return [(family, 0, 0, "", (answer.recv(), port))]
 
-    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    monkeypatch.setattr("gofer.stdlib._socket.getaddrinfo", getaddrinfo)
     return asked
 
 
