@@ -378,8 +378,9 @@ INTERRUPT = """
 """
 
 
+@pytest.mark.parametrize("debug", [False, True])  # then a loop minds who calls it
 @pytest.mark.parametrize("how", ["main()", "run(main)"])
-def test_the_first_interrupt_cancels_the_main_task(program, how):
+def test_the_first_interrupt_cancels_the_main_task(program, how, debug):
     result = program(f"""{INTERRUPT}
     async def job():
         go(interrupt)
@@ -394,7 +395,7 @@ def test_the_first_interrupt_cancels_the_main_task(program, how):
     def main():
         before = signal.getsignal(signal.SIGINT)
         try:
-            asyncio.run(job())
+            asyncio.run(job(), debug={debug})
         except KeyboardInterrupt:
             print("interrupted", signal.getsignal(signal.SIGINT) is before)
 
@@ -404,7 +405,8 @@ def test_the_first_interrupt_cancels_the_main_task(program, how):
     assert result == (0, "cancelled 1\ncleaned up\ninterrupted True\n", "")
 
 
-def test_the_second_interrupt_is_for_goroutine_1(program):
+@pytest.mark.parametrize("debug", [False, True])
+def test_the_second_interrupt_is_for_goroutine_1(program, debug):
     """Whichever goroutine runs when it comes."""
     result = program(f"""{INTERRUPT}
     def busy():
@@ -421,7 +423,7 @@ def test_the_second_interrupt_is_for_goroutine_1(program):
             await asyncio.sleep(1000)
 
     try:
-        asyncio.run(job())
+        asyncio.run(job(), debug={debug})
     except KeyboardInterrupt:
         print("interrupted", len(interrupts))
     """)

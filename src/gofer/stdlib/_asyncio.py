@@ -39,9 +39,9 @@ def _begin_runners() -> Callable[[], object]:
             if done:
                 _exchange_handlers(signal.default_int_handler, _core.interrupted)
 
-    def on_sigint(self: Any, *args: Any, **kwargs: Any) -> None:
+    def on_sigint(self: Any, signum: int, frame: Any, main_task: Any) -> None:
         try:
-            interrupting.before(self, *args, **kwargs)
+            interrupting.before(self, signum, frame, _FromElsewhere(main_task, self._loop))
         except KeyboardInterrupt:  # the second: for goroutine 1, and not for whichever runs
             _core.interrupted()
 
@@ -54,6 +54,17 @@ def _begin_runners() -> Callable[[], object]:
     interrupting = Above(Runner, "_on_sigint", on_sigint)
     closing = Above(Runner, "close", close)
     return put_all(running, interrupting, closing)
+
+
+class _FromElsewhere:
+    """A task for who may not be in the goroutine of its loop."""
+
+    def __init__(self, task: Any, loop: Any) -> None:
+        self.done = task.done
+        self._cancel, self._loop = task.cancel, loop
+
+    def cancel(self) -> None:
+        self._loop.call_soon_threadsafe(self._cancel)
 
 
 def _exchange_handlers(here: Any, other: Any) -> bool:
