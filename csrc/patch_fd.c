@@ -60,7 +60,7 @@ enum tried { USED, NOT_READY, NOT_OUR_TURN };
 
 static enum tried try_to_use(const call *c, int fd, uint8_t event, PyObject **result) {
     struct pollfd p = { fd, event == FD_READ ? POLLIN : POLLOUT, 0 };
-    word_t *turn = &turns[(fd * 2 + (event == FD_WRITE)) % TURNS];
+    word_t *turn = &turns[((unsigned)fd * 2 + (event == FD_WRITE)) % TURNS];
     uint8_t free = 0;
     if (!atomic_compare_exchange_strong(turn, &free, 1)) return NOT_OUR_TURN;
     bool ready = poll(&p, 1, 0) != 0;
