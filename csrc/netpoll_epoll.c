@@ -55,10 +55,13 @@ int netpoll_arm(poller *p, int fd, uint8_t events, uint32_t serial, bool *anew) 
     if (events & FD_READ) e.events |= EPOLLIN;
     if (events & FD_WRITE) e.events |= EPOLLOUT;
     if (events & FD_URGENT) e.events |= EPOLLPRI;
-    if (epoll_ctl(p->epoll, EPOLL_CTL_MOD, fd, &e) == 0) return 0;
-    if (errno != ENOENT) return errno;
-    *anew = true;
-    return epoll_ctl(p->epoll, EPOLL_CTL_ADD, fd, &e) == 0 ? 0 : errno;
+    for (;;) {
+        if (epoll_ctl(p->epoll, EPOLL_CTL_MOD, fd, &e) == 0) return 0;
+        if (errno != ENOENT) return errno;
+        *anew = true;
+        if (epoll_ctl(p->epoll, EPOLL_CTL_ADD, fd, &e) == 0) return 0;
+        if (errno != EEXIST) return errno;       /* else the number has become that of a file known before */
+    }
 }
 
 /* --- waiting --------------------------------------------------------------------------------------- */
