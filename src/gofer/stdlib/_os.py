@@ -8,7 +8,7 @@ Functions are imported by name: a test that replaces one in its module means the
 
 import os
 from collections.abc import Callable
-from os import close, getpgrp, set_blocking, waitid, waitpid, write
+from os import close, getpgrp, set_blocking, waitpid, write
 from select import PIPE_BUF
 from typing import Any, Final
 
@@ -18,7 +18,9 @@ from gofer.errors import Cancelled
 
 __all__ = ["STAND_INS", "write_all"]
 
+# Not on all systems:
 _pidfd_open: Any = vars(os).get("pidfd_open")
+_waitid_now: Any = vars(os).get("waitid")
 
 # --- writing ------------------------------------------------------------------------------------
 
@@ -97,7 +99,7 @@ def _wait_for(kind: int, ident: int, states: int) -> None:
 
 
 def _waitid_in_thread(kind: int, ident: int, options: int) -> Any:
-    return waitid(kind, ident, options)
+    return _waitid_now(kind, ident, options)
 
 
 def _whom(pid: int) -> tuple[int, int]:
