@@ -91,15 +91,11 @@ def _wait_for(kind: int, ident: int, states: int) -> None:
                 close(pidfd)
             return
     try:
-        blocking(_waitid_in_thread, kind, ident, states | os.WNOWAIT)
+        blocking(_waitid_now, kind, ident, states | os.WNOWAIT)
     except ChildProcessError:  # the caller will say so
         pass
     except (OSError, RuntimeError):  # no thread and no descriptor is to be had
         _core.sleep(0.01)
-
-
-def _waitid_in_thread(kind: int, ident: int, options: int) -> Any:
-    return _waitid_now(kind, ident, options)
 
 
 def _whom(pid: int) -> tuple[int, int]:
