@@ -184,6 +184,24 @@ def test_a_consumer_that_is_cancelled_between_two_results():
     watched.assert_all_have_ended()
 
 
+def test_a_consumer_that_is_cancelled_waits_for_the_one_it_waited_for():
+    ended = []
+
+    def work(n):
+        try:
+            wait_for_ever()
+        finally:
+            with shield():
+                for _ in range(20):
+                    gosched()
+            ended.append(n)
+
+    with cancel_scope() as scope:
+        fork(scope.cancel)
+        next(map(work, [7], limit=1))
+    assert ended == [7]
+
+
 def test_begun_in_a_timeout_that_is_left_in_time():
     iterator = map(abs, range(100), limit=3)
     with timeout(0.001):

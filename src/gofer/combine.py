@@ -210,8 +210,10 @@ def _results(
     finally:
         scope.cancel()
         with suppress(RuntimeError), shield():  # the collector lets nobody wait
-            for task in order:
+            if task is not None:
                 task.exception()  # seen: not to be reported
+            for task in order:
+                task.exception()
             feeder.exception()
         del task, feeder
 
