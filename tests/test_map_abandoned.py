@@ -185,9 +185,10 @@ def test_a_consumer_that_is_cancelled_between_two_results():
 
 
 def test_a_consumer_that_is_cancelled_waits_for_the_one_it_waited_for():
-    ended = []
+    begun, ended = Chan(), []
 
     def work(n):
+        begun.send(n)
         try:
             wait_for_ever()
         finally:
@@ -196,8 +197,12 @@ def test_a_consumer_that_is_cancelled_waits_for_the_one_it_waited_for():
                     gosched()
             ended.append(n)
 
+    def cancel():
+        begun.recv()
+        scope.cancel()
+
+    fork(cancel)
     with cancel_scope() as scope:
-        fork(scope.cancel)
         next(map(work, [7], limit=1))
     assert ended == [7]
 
