@@ -378,7 +378,11 @@ INTERRUPT = """
 """
 
 
-@pytest.mark.parametrize("debug", [False, True])  # then a loop minds who calls it
+# In debug mode a loop minds who calls it, and says so when something takes long.
+DEBUG = pytest.mark.parametrize("debug", [False, True])
+
+
+@DEBUG
 @pytest.mark.parametrize("how", ["main()", "run(main)"])
 def test_the_first_interrupt_cancels_the_main_task(program, how, debug):
     result = program(f"""{INTERRUPT}
@@ -402,10 +406,11 @@ def test_the_first_interrupt_cancels_the_main_task(program, how, debug):
     go(int).join()
     {how}
     """)
-    assert result == (0, "cancelled 1\ncleaned up\ninterrupted True\n", "")
+    assert result[:2] == (0, "cancelled 1\ncleaned up\ninterrupted True\n")
+    assert debug or not result.err
 
 
-@pytest.mark.parametrize("debug", [False, True])
+@DEBUG
 def test_the_second_interrupt_is_for_goroutine_1(program, debug):
     """Whichever goroutine runs when it comes."""
     result = program(f"""{INTERRUPT}
@@ -427,7 +432,8 @@ def test_the_second_interrupt_is_for_goroutine_1(program, debug):
     except KeyboardInterrupt:
         print("interrupted", len(interrupts))
     """)
-    assert result == (0, "interrupted 2\n", "")
+    assert result[:2] == (0, "interrupted 2\n")
+    assert debug or not result.err
 
 
 def test_interrupts_are_taken_over_all_the_same(program):
