@@ -7,7 +7,7 @@ static bool has_some(PyObject *on) { return !patch_says(queue_empty, on); }
 
 static bool is_empty_error(void) {
     PyObject *type = PyErr_Occurred();               /* of whichever import */
-    return type && PyType_Check(type) && !strcmp(((PyTypeObject *)type)->tp_name, "_queue.Empty");
+    return type && PyType_Check(type) && !strcmp(((PyTypeObject *)type)->tp_name, "Empty");
 }
 
 static int get_now(want *w) {

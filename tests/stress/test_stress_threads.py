@@ -106,3 +106,26 @@ def test_who_is_woken_by_a_thread_that_ends(rng, much, workers, many):
     with Group() as g:
         for _ in range(many):
             g.go(wait_and_wake)
+
+
+def test_goroutines_and_threads_empty_one_queue(much, until, spawn_thread):
+    """Who finds that another has been quicker goes on waiting."""
+    items, taken = queue.SimpleQueue(), []
+    n = much(10_000)
+
+    def take():
+        while (item := items.get()) is not None:
+            taken.append(item)
+
+    threads = [spawn_thread(take) for _ in range(2)]
+    with Group() as g:
+        for _ in range(4):
+            g.go(take)
+        for item in range(n):
+            items.put(item)
+            until(lambda item=item: len(taken) == item + 1)
+        for _ in range(6):
+            items.put(None)
+    for thread in threads:
+        thread.join()
+    assert sorted(taken) == list(range(n))

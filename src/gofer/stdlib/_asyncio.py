@@ -26,6 +26,7 @@ __all__ = ["begin", "end"]
 
 def _begin_runners() -> Callable[[], object]:
     Runner: Any = sys.modules["asyncio.runners"].Runner
+    running_loop: Any = sys.modules["asyncio.events"]._get_running_loop
 
     def run(self: Any, *args: Any, **kwargs: Any) -> Any:
         # It handles Ctrl-C in the main thread, if nobody else does.
@@ -40,8 +41,10 @@ def _begin_runners() -> Callable[[], object]:
                 _exchange_handlers(signal.default_int_handler, _core.interrupted)
 
     def on_sigint(self: Any, signum: int, frame: Any, main_task: Any) -> None:
+        if running_loop() is not self._loop:
+            main_task = _FromElsewhere(main_task, self._loop)
         try:
-            interrupting.before(self, signum, frame, _FromElsewhere(main_task, self._loop))
+            interrupting.before(self, signum, frame, main_task)
         except KeyboardInterrupt:  # the second: for goroutine 1, and not for whichever runs
             _core.interrupted()
 
@@ -57,7 +60,7 @@ def _begin_runners() -> Callable[[], object]:
 
 
 class _FromElsewhere:
-    """A task for who may not be in the goroutine of its loop."""
+    """A task, for who is not in the goroutine of its loop."""
 
     def __init__(self, task: Any, loop: Any) -> None:
         self.done = task.done
