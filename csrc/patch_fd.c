@@ -7,7 +7,8 @@
    What must stay true:
    - Whoever finds a descriptor ready uses it before another goroutine looks: the first of them may take all
      there is, and the second would block its worker.  A thread, or another process, may still come between.
-   - Whose turn it is parks nowhere. */
+   - Whose turn it is parks nowhere, unless it gives an argument with methods of its own in Python (__index__,
+     __buffer__) and these do: then others that want this descriptor go round until it is back. */
 #include "patch.h"
 #include "netpoll.h"
 #include <fcntl.h>
@@ -81,9 +82,10 @@ static PyObject *when_ready(const call *c, int fd, uint8_t event) {
     return result;
 }
 
-/* What takes several steps, and may have to wait in between. */
+/* What takes several steps, and may have to wait in between.  To a terminal one writes at once. */
 static PyObject *in_steps(const call *c, int fd, uint8_t event) {
-    return !is_file(fd) && blocks(fd, event) ? patch_in_python(c) : patch_as_before(c);
+    bool waits = !is_file(fd) && blocks(fd, event) && !(event == FD_WRITE && isatty(fd));
+    return waits ? patch_in_python(c) : patch_as_before(c);
 }
 
 /* --- reading --------------------------------------------------------------------------------------- */
@@ -115,10 +117,9 @@ static bool is_short(PyObject *data) {
     return is;
 }
 
-/* To a terminal one writes at once. */
 PyObject *patch_fd_write_all(const call *c) {
     int fd = patch_goroutine() ? fd_of(c) : -1;
-    return fd < 0 || isatty(fd) ? patch_as_before(c) : in_steps(c, fd, FD_WRITE);
+    return fd < 0 ? patch_as_before(c) : in_steps(c, fd, FD_WRITE);
 }
 
 PyObject *patch_fd_write(const call *c) {

@@ -138,10 +138,7 @@ def test_none_is_lost_while_the_main_thread_falls_asleep(program, beside):
 
 
 def test_handlers_run_in_goroutine_1_also_where_objects_come_back(program):
-    """Free-threaded, an idle worker frees what others have dropped of it; no handler runs there.
-
-    But for a signal that arrives at the moment at which it begins to.
-    """
+    """Free-threaded, an idle worker frees what others have dropped of it; no handler runs there."""
     result = program("""
     import os, signal, threading
     from gofer import *
@@ -166,6 +163,6 @@ def test_handlers_run_in_goroutine_1_also_where_objects_come_back(program):
         done.recv()
     while not ran_in:
         gosched()
-    print(1 in ran_in, ran_in.count(0) < 0.1 * len(ran_in), {0, 1}.issuperset(ran_in))
+    print(set(ran_in))
     """)
-    assert result == (0, "True True True\n", "")
+    assert result == (0, "{1}\n", "")
