@@ -105,6 +105,4 @@ def test_called_off(connect, rng, until):
     calls.all_at_once(call, 2 * CONNECTIONS)
     assert at_rest(pool)
     assert await_(other.fetchval("select sum(balance) from t")) == 0  # both are changed or none
-    clients = "backend_type = 'client backend' and pid <> pg_backend_pid()"
-    count = f"select count(*) from pg_stat_activity where {clients}"
-    until(lambda: await_(other.fetchval(count)) <= CONNECTIONS)
+    until(lambda: await_(other.fetchval(postgresql.OTHERS)) <= CONNECTIONS)

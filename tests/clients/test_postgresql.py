@@ -34,8 +34,7 @@ def connect(driver, address):
 
 
 def others(engine):
-    clients = "backend_type = 'client backend' and pid <> pg_backend_pid()"
-    return sql.ask(engine, f"select count(*) from pg_stat_activity where {clients}")
+    return sql.ask(engine, postgresql.OTHERS)
 
 
 # --- the tests ----------------------------------------------------------------------------------

@@ -8,6 +8,10 @@ from shared import servers
 
 USER, PASSWORD, DATABASE = "someone", "secret", "postgres"
 HOST = "127.0.0.1"
+OTHERS = (  # how many connections the server has, but the one that asks
+    "select count(*) from pg_stat_activity "
+    "where backend_type = 'client backend' and pid <> pg_backend_pid()"
+)
 
 
 @contextlib.contextmanager
